@@ -1,0 +1,67 @@
+package v1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+const (
+	// BrokerClassAnnotation names the implementation that serves a Broker.
+	BrokerClassAnnotation = "eventing.knative.dev/broker.class"
+	// BrokerClass is the class that Millrace serves.
+	BrokerClass = "Millrace"
+
+	// DeduplicateAnnotation on a Broker, when "true", drops events of the same source and id that arrive within the
+	// stream's duplicate window. The default is "false": two identical posts are two events.
+	DeduplicateAnnotation = "millrace.dev/deduplicate"
+)
+
+// Broker collects events and fans them out to Triggers.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:categories=all;knative;eventing
+// +kubebuilder:printcolumn:name="URL",type=string,JSONPath=".status.address.url"
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=".metadata.creationTimestamp"
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=".status.conditions[?(@.type=='Ready')].status"
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=".status.conditions[?(@.type=='Ready')].reason"
+type Broker struct {
+	metav1.TypeMeta `json:",inline"`
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// Spec is the desired state.
+	// +optional
+	Spec BrokerSpec `json:"spec,omitempty"`
+	// Status is the observed state.
+	// +optional
+	Status BrokerStatus `json:"status,omitempty"`
+}
+
+// BrokerSpec is the desired state of a Broker.
+type BrokerSpec struct {
+	// Config points to the configuration of this Broker's class.
+	// +optional
+	Config *KReference `json:"config,omitempty"`
+	// Delivery applies to every Trigger of the Broker that has no delivery of its own.
+	// +optional
+	Delivery *DeliverySpec `json:"delivery,omitempty"`
+}
+
+// BrokerStatus is the observed state of a Broker.
+type BrokerStatus struct {
+	Status         `json:",inline"`
+	DeliveryStatus `json:",inline"`
+	// Address is where events are posted to.
+	// +optional
+	Address *Addressable `json:"address,omitempty"`
+	// Addresses are all addresses of the Broker.
+	// +optional
+	Addresses []Addressable `json:"addresses,omitempty"`
+}
+
+// BrokerList is a list of Brokers.
+//
+// +kubebuilder:object:root=true
+type BrokerList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata"`
+	Items           []Broker `json:"items"`
+}

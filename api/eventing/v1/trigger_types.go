@@ -1,0 +1,151 @@
+package v1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+const (
+	// CELFilterAnnotation on a Trigger is a CEL expression that is ANDed with the Trigger's filters. It serves clusters
+	// whose Trigger CRD is Knative's own and knows no cel field.
+	CELFilterAnnotation = "millrace.dev/cel-filter"
+	// MaxConcurrencyAnnotation on a Trigger bounds the deliveries in flight to its subscriber in one filter replica.
+	MaxConcurrencyAnnotation = "millrace.dev/max-concurrency"
+)
+
+// Trigger sends those events of a Broker that match its filters to a subscriber.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:categories=all;knative;eventing
+// +kubebuilder:printcolumn:name="Broker",type=string,JSONPath=".spec.broker"
+// +kubebuilder:printcolumn:name="Subscriber_URI",type=string,JSONPath=".status.subscriberUri"
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=".metadata.creationTimestamp"
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=".status.conditions[?(@.type=='Ready')].status"
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=".status.conditions[?(@.type=='Ready')].reason"
+type Trigger struct {
+	metav1.TypeMeta `json:",inline"`
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// Spec is the desired state.
+	// +optional
+	Spec TriggerSpec `json:"spec,omitempty"`
+	// Status is the observed state.
+	// +optional
+	Status TriggerStatus `json:"status,omitempty"`
+}
+
+// TriggerSpec is the desired state of a Trigger.
+type TriggerSpec struct {
+	// Broker is the name of the Broker, in the Trigger's namespace, whose events are wanted.
+	// +optional
+	Broker string `json:"broker,omitempty"`
+	// BrokerRef names a Broker of another namespace.
+	// +optional
+	BrokerRef *KReference `json:"brokerRef,omitempty"`
+	// Filter selects events by attributes. It is ignored when Filters is not empty.
+	// +optional
+	Filter *TriggerFilter `json:"filter,omitempty"`
+	// Filters are expressions that must all be true for an event to be delivered. A non-empty list replaces Filter.
+	// +optional
+	// +listType=atomic
+	Filters []Filter `json:"filters,omitempty"`
+	// Subscriber receives the events.
+	Subscriber Destination `json:"subscriber"`
+	// Delivery overrides, as a whole, the delivery of the Broker.
+	// +optional
+	Delivery *DeliverySpec `json:"delivery,omitempty"`
+}
+
+// TriggerFilter selects events by one of its dialects. An empty filter matches every event.
+type TriggerFilter struct {
+	// Attributes must all be equal to the event's; an empty value asks only that the attribute be there and not empty.
+	// Not to be given together with SourceAndType.
+	// +optional
+	Attributes map[string]string `json:"attributes,omitempty"`
+	// SourceAndType asks for an exact source and type. (Millrace)
+	// +optional
+	SourceAndType *SourceAndType `json:"sourceAndType,omitempty"`
+	// CEL is an expression over ce (the event's attributes) and data (its JSON body), ANDed with the other fields.
+	// (Millrace)
+	// +kubebuilder:validation:MaxLength=4096
+	// +optional
+	CEL string `json:"cel,omitempty"`
+}
+
+// SourceAndType asks for an exact source and type; an empty string stands for any.
+type SourceAndType struct {
+	// Source must be equal to the event's source, unless it is empty.
+	// +optional
+	Source string `json:"source,omitempty"`
+	// Type must be equal to the event's type, unless it is empty.
+	// +optional
+	Type string `json:"type,omitempty"`
+}
+
+// Filter is one filter expression: exactly one of its fields is to be set. Were several set, all would have to be true.
+//
+// All, any and not nest, so the schema of what they hold is left open and checked when the Trigger is loaded.
+type Filter struct {
+	// All is true when each of its filters is.
+	// +optional
+	// +kubebuilder:pruning:PreserveUnknownFields
+	// +kubebuilder:validation:Schemaless
+	// +listType=atomic
+	All []Filter `json:"all,omitempty"`
+	// Any is true when one of its filters is.
+	// +optional
+	// +kubebuilder:pruning:PreserveUnknownFields
+	// +kubebuilder:validation:Schemaless
+	// +listType=atomic
+	Any []Filter `json:"any,omitempty"`
+	// Not is true when its filter is false.
+	// +optional
+	// +kubebuilder:pruning:PreserveUnknownFields
+	// +kubebuilder:validation:Schemaless
+	Not *Filter `json:"not,omitempty"`
+	// Exact is true when each attribute is equal to the value given.
+	// +optional
+	Exact map[string]string `json:"exact,omitempty"`
+	// Prefix is true when each attribute starts with the value given.
+	// +optional
+	Prefix map[string]string `json:"prefix,omitempty"`
+	// Suffix is true when each attribute ends with the value given.
+	// +optional
+	Suffix map[string]string `json:"suffix,omitempty"`
+	// CESQL is a CloudEvents SQL v1 expression.
+	// +optional
+	CESQL string `json:"cesql,omitempty"`
+	// CEL is an expression over ce (the event's attributes) and data (its JSON body). (Millrace)
+	// +kubebuilder:validation:MaxLength=4096
+	// +optional
+	CEL string `json:"cel,omitempty"`
+	// Attributes are as in spec.filter. (Millrace)
+	// +optional
+	Attributes map[string]string `json:"attributes,omitempty"`
+	// SourceAndType is as in spec.filter. (Millrace)
+	// +optional
+	SourceAndType *SourceAndType `json:"sourceAndType,omitempty"`
+}
+
+// TriggerStatus is the observed state of a Trigger.
+type TriggerStatus struct {
+	Status         `json:",inline"`
+	DeliveryStatus `json:",inline"`
+	// SubscriberURI is the resolved URL of the subscriber.
+	// +optional
+	SubscriberURI *string `json:"subscriberUri,omitempty"`
+	// SubscriberCACerts are the certification authorities of the subscriber.
+	// +optional
+	SubscriberCACerts *string `json:"subscriberCACerts,omitempty"`
+	// SubscriberAudience is the OIDC audience of the subscriber.
+	// +optional
+	SubscriberAudience *string `json:"subscriberAudience,omitempty"`
+}
+
+// TriggerList is a list of Triggers.
+//
+// +kubebuilder:object:root=true
+type TriggerList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata"`
+	Items           []Trigger `json:"items"`
+}
