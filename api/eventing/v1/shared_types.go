@@ -78,7 +78,7 @@ type DeliverySpec struct {
 	// BackoffDelay is the base of the time between attempts, as an ISO 8601 duration such as PT0.2S.
 	// +optional
 	BackoffDelay *string `json:"backoffDelay,omitempty"`
-	// RetryAfterMax is the longest Retry-After of a 429 or 503 answer that is honoured, as an ISO 8601 duration;
+	// RetryAfterMax is the longest Retry-After of a 429 or 503 answer that is honored, as an ISO 8601 duration;
 	// PT0S ignores Retry-After.
 	// +optional
 	RetryAfterMax *string `json:"retryAfterMax,omitempty"`
