@@ -1,0 +1,141 @@
+package archtest
+
+// Millrace returns the import rules of this module. In one line:
+//
+//	cmd -> internal/app -> {broker, dispatch, source, controller} -> {trigger, delivery, stream} -> cel -> {event, api}
+func Millrace() Rules {
+	return Rules{
+		Module:   "millrace.dev",
+		Layers:   layers(),
+		Confined: confined(),
+		Frugal:   frugal(),
+		Banned:   banned(),
+		Exempt:   []string{"test", "internal/archtest"},
+	}
+}
+
+func layers() []Layer {
+	return []Layer{
+		{
+			Path: "api",
+			Why:  "the API types are what all else is built on, and what other programs import to read and write our objects",
+		},
+		{
+			Path: "pkg/event",
+			Why:  "the event model is what all else is built on",
+		},
+		{
+			Path: "pkg/cel",
+			May:  []string{"api", "pkg/event"},
+			Why:  "an expression sees an event and nothing else, so that evaluation stays a pure function",
+		},
+		{
+			Path: "pkg/trigger",
+			May:  []string{"api", "pkg/event", "pkg/cel"},
+			Why:  "matching is pure: it knows events and filters, neither the store nor deliveries",
+		},
+		{
+			Path: "pkg/delivery",
+			May:  []string{"api", "pkg/event"},
+			Why:  "a delivery attempt knows one event and one URL; who is owed it and where it is kept is for pkg/dispatch",
+		},
+		{
+			Path: "pkg/stream",
+			May:  []string{"api", "pkg/event"},
+			Why:  "the store keeps events and knows neither filters nor deliveries",
+		},
+		{
+			Path: "pkg/broker",
+			May:  []string{"api", "pkg/event", "pkg/stream"},
+			Why:  "the ingress admits and stores events; it must go on doing so whatever the Triggers are, so it knows none",
+		},
+		{
+			Path: "pkg/dispatch",
+			May:  []string{"api", "pkg/event", "pkg/cel", "pkg/trigger", "pkg/delivery", "pkg/stream"},
+			Why:  "the ingress and the filter are separate programs that meet only in the store",
+		},
+		{
+			Path: "pkg/source",
+			May:  []string{"api", "pkg/event", "pkg/delivery", "pkg/stream"},
+			Why:  "a source hands events to a sink or the store like any other producer",
+		},
+		{
+			Path: "pkg/controller",
+			May:  []string{"api", "pkg/event", "pkg/cel", "pkg/trigger", "pkg/delivery", "pkg/stream"},
+			Why:  "the control plane checks what the data plane loads, but runs no part of it",
+		},
+		{
+			Path:   "internal",
+			May:    []string{"api", "pkg", "internal"},
+			MayNot: []string{"internal/app"},
+			Why:    "internal/app composes the other packages; none of them may know how they are put together",
+		},
+		{
+			Path: "internal/app",
+			May:  []string{"api", "pkg", "internal"},
+			Why:  "a program's flags and signals are the business of cmd alone",
+		},
+		{
+			Path: "cmd",
+			May:  []string{"api", "pkg", "internal"},
+			Why:  "a program is put together from what api, pkg and internal offer",
+		},
+	}
+}
+
+func confined() []Confined {
+	return []Confined{
+		{
+			Library: "github.com/nats-io/nats.go",
+			To:      []string{"pkg/stream"},
+			Why:     "pkg/stream alone speaks to NATS, so that what we ask of the store can be read, and replaced, in one place",
+		},
+		{
+			Library: "github.com/nats-io/nats-server",
+			To:      []string{"internal/devserver"},
+			Why:     "a server inside the program is for `millrace dev` and tests; the cluster's programs must not carry one",
+		},
+		{
+			Library: "github.com/google/cel-go",
+			To:      []string{"pkg/cel"},
+			Why:     "pkg/cel puts the bounds on expressions; a second way to evaluate them would be without",
+		},
+		{
+			Library: "github.com/cloudevents/sdk-go",
+			To:      []string{"pkg/trigger", "cmd/millrace"},
+			Why:     "pkg/event is our event model; the SDK's rewrites times. It serves CESQL, helper commands and tests",
+		},
+		{
+			Library: "sigs.k8s.io/controller-runtime",
+			To:      []string{"internal/objects/kube"},
+			Why:     "where objects come from is one package's business; all others take values and run without a cluster",
+		},
+	}
+}
+
+func frugal() []Frugal {
+	return []Frugal{
+		{
+			Path: "api",
+			May:  []string{"k8s.io/apimachinery", "k8s.io/utils", "github.com/sosodev/duration"},
+			Why:  "programs that import the API types get its dependencies too",
+		},
+		{
+			Path: "pkg/event",
+			Why:  "the event model needs the standard library only",
+		},
+	}
+}
+
+func banned() []Banned {
+	return []Banned{
+		{
+			Library: "cel.dev/cel-go",
+			Why:     "it is the later path of github.com/google/cel-go: a program with both has two copies of CEL",
+		},
+		{
+			Library: "knative.dev",
+			Why:     "the API types are our own, so that neither Knative's versions nor its dependencies become ours",
+		},
+	}
+}
