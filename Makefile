@@ -1,0 +1,76 @@
+# Needs GNU make, bash and Go; everything else a target uses it builds itself. Run `make help` for the list.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -X millrace.dev/internal/version.linked=$(VERSION)
+# The race detector needs cgo; without a C compiler the tests run all the same.
+RACE ?= $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
+TESTFLAGS ?=
+FUZZTIME ?= 10s
+BENCH ?= .
+BENCHTIME ?= 1s
+PKG ?= ./...
+
+##@ Use
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build every program of cmd/ into bin/
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+.PHONY: run
+run: build ## Run a broker on this machine with the live-stream example
+	./bin/millrace dev -f examples/live-stream --demo
+
+##@ Check
+
+.PHONY: test
+test: ## Run all tests (PKG=./pkg/x/... TESTFLAGS='-v -run Name' RACE= to narrow or vary)
+	go test $(RACE) -timeout 15m $(TESTFLAGS) $(PKG)
+
+.PHONY: cover
+cover: ## Run all tests and print the coverage of each function (cover.out)
+	go test -timeout 15m -coverprofile=cover.out -coverpkg=./api/...,./internal/...,./pkg/... $(TESTFLAGS) $(PKG)
+	go tool cover -func=cover.out
+
+.PHONY: lint
+lint: ## Run golangci-lint (built once, outside the checkout)
+	hack/golangci-lint.sh run --allow-parallel-runners $(PKG)
+
+.PHONY: verify
+verify: ## Fail if generated files, go.mod or the formatting are out of date
+	hack/verify.sh
+	go mod tidy -diff
+	hack/golangci-lint.sh fmt --diff
+
+.PHONY: fuzz
+fuzz: ## Fuzz every target for FUZZTIME each (PKG=./pkg/x to narrow)
+	hack/fuzz.sh $(FUZZTIME) $(PKG)
+
+.PHONY: bench
+bench: ## Run the benchmarks (BENCH=regexp BENCHTIME=1s PKG=./pkg/x to narrow)
+	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem $(TESTFLAGS) $(PKG)
+
+.PHONY: ci
+ci: ## Run everything that continuous integration runs
+	.ci/run
+
+##@ Change
+
+.PHONY: fmt
+fmt: ## Format the Go files
+	hack/golangci-lint.sh fmt
+
+.PHONY: generate
+generate: ## Regenerate deep copies and CRDs
+	hack/generate.sh
+
+.PHONY: clean
+clean: ## Remove what build and cover made
+	rm -rf bin cover.out
