@@ -1,0 +1,225 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+)
+
+const (
+	// ackTimeout bounds the wait for a PubAck. An R3 stream that lost its leader is silent for up to 6 s.
+	ackTimeout = 8 * time.Second
+	// maxPendingAcks is above what maxPendingBytes lets through in practice: bytes are the bound that counts.
+	maxPendingAcks = 1 << 16
+	// DefaultMaxPendingBytes bounds the bytes that wait for a PubAck in one process.
+	DefaultMaxPendingBytes = 64 << 20
+	// MaxBatch is the largest number of messages that can be stored all or none.
+	MaxBatch = 1000
+	// maxBatchesUnderWay keeps two processes below the server's limit of 50 unfinished batches a stream.
+	maxBatchesUnderWay = 20
+	// messageOverhead stands for a message's bookkeeping when bytes are counted.
+	messageOverhead = 512
+)
+
+// The headers of JetStream's atomic batch publish (ADR-50 of the NATS project, server 2.12 and later).
+const (
+	batchIDHeader       = "Nats-Batch-Id"
+	batchSequenceHeader = "Nats-Batch-Sequence"
+	batchCommitHeader   = "Nats-Batch-Commit"
+)
+
+// JetStream API error codes that steer what the producer is told.
+const (
+	codeAccountResources  = 10002
+	codeInsufficient      = 10023
+	codeMemoryResources   = 10028
+	codeStorageResources  = 10047
+	codeMessageTooLarge   = 10054
+	codeStoreFailed       = 10077 // with DiscardNew: the stream's limit of bytes or messages
+	codeHeaderTooLarge    = 10097
+	codeTooManyRequests   = 10167
+	codeBatchTooLarge     = 10199
+	codeBatchHasDuplicate = 10201
+	codeTooManyBatches    = 10210
+)
+
+// Publisher stores events. One Publisher serves all requests of a process through one window of unconfirmed messages.
+type Publisher struct {
+	conn     *Conn
+	maxBytes int64
+	pending  atomic.Int64
+	batches  chan struct{} // a slot for each batch that may be under way
+}
+
+// NewPublisher returns a Publisher on c that lets at most maxPendingBytes wait for confirmation
+// (0 means DefaultMaxPendingBytes).
+func NewPublisher(c *Conn, maxPendingBytes int64) *Publisher {
+	if maxPendingBytes <= 0 {
+		maxPendingBytes = DefaultMaxPendingBytes
+	}
+	return &Publisher{conn: c, maxBytes: maxPendingBytes, batches: make(chan struct{}, maxBatchesUnderWay)}
+}
+
+// PendingBytes is the number of bytes that wait for confirmation.
+func (p *Publisher) PendingBytes() int64 { return p.pending.Load() }
+
+// Publish stores the messages in the Broker's stream of accepted events, all or none, and returns once JetStream has
+// confirmed them. Its errors match [ErrFull], [ErrUnavailable], [ErrBusy] or [ErrTooLarge].
+func (p *Publisher) Publish(ctx context.Context, to *Names, msgs ...Message) error {
+	switch len(msgs) {
+	case 0:
+		return nil
+	case 1:
+		return p.put(ctx, newMessage(to.EventSubject, &msgs[0]))
+	default:
+		return p.putBatch(ctx, to.EventSubject, msgs)
+	}
+}
+
+// PublishRetry stores the delivery of m to the Trigger with the given UID for a later attempt.
+func (p *Publisher) PublishRetry(ctx context.Context, to *Names, triggerUID string, m Message, at Progress) error {
+	msg := newMessage(to.RetryPrefix+triggerUID, &m)
+	setProgress(msg.Header, at)
+	return p.put(ctx, msg)
+}
+
+// Park stores the delivery of m to the Trigger with the given UID, given up for good, where people can look at it.
+func (p *Publisher) Park(ctx context.Context, to *Names, triggerUID string, m Message, at Progress) error {
+	msg := newMessage(to.ParkedPrefix+triggerUID, &m)
+	setProgress(msg.Header, at)
+	return p.put(ctx, msg)
+}
+
+func newMessage(subject string, m *Message) *nats.Msg {
+	msg := encode(subject, m.Event)
+	if m.ID != "" {
+		msg.Header[nats.MsgIdHdr] = []string{m.ID}
+	}
+	return msg
+}
+
+// put publishes one message and waits for its PubAck.
+func (p *Publisher) put(ctx context.Context, msg *nats.Msg) error {
+	release, err := p.reserve(int64(len(msg.Data)) + messageOverhead)
+	if err != nil {
+		return err
+	}
+	defer release()
+	future, err := p.conn.js.PublishMsgAsync(msg)
+	if err != nil {
+		return publishError(err)
+	}
+	select {
+	case <-future.Ok():
+		return nil
+	case err := <-future.Err():
+		return publishError(err)
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+	}
+}
+
+// reserve takes n bytes of the window, or fails at once: waiting would only hide from the producer that it is too fast.
+func (p *Publisher) reserve(n int64) (release func(), err error) {
+	if p.pending.Add(n) > p.maxBytes+n {
+		p.pending.Add(-n)
+		return nil, ErrBusy
+	}
+	return func() { p.pending.Add(-n) }, nil
+}
+
+// putBatch publishes the messages as one atomic batch: the server keeps all of them or none.
+func (p *Publisher) putBatch(ctx context.Context, subject string, msgs []Message) error {
+	if len(msgs) > MaxBatch {
+		return fmt.Errorf("%w: a batch holds at most %d events", ErrTooLarge, MaxBatch)
+	}
+	var size int64
+	for i := range msgs {
+		size += int64(len(msgs[i].Event.Data)) + messageOverhead
+	}
+	release, err := p.reserve(size)
+	if err != nil {
+		return err
+	}
+	defer release()
+	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
+	defer cancel()
+	select {
+	case p.batches <- struct{}{}:
+		defer func() { <-p.batches }()
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrBusy, ctx.Err())
+	}
+	return p.commitBatch(ctx, subject, msgs)
+}
+
+// commitBatch sends all messages but the last without waiting: the answer to the commit speaks for all of them.
+func (p *Publisher) commitBatch(ctx context.Context, subject string, msgs []Message) error {
+	id := nuid.Next()
+	for i := range msgs {
+		msg := newMessage(subject, &msgs[i])
+		msg.Header[batchIDHeader] = []string{id}
+		msg.Header[batchSequenceHeader] = []string{strconv.Itoa(i + 1)}
+		if i < len(msgs)-1 {
+			if err := p.conn.nc.PublishMsg(msg); err != nil {
+				return publishError(err)
+			}
+			continue
+		}
+		msg.Header[batchCommitHeader] = []string{"1"}
+		if _, err := p.conn.js.PublishMsg(ctx, msg, jetstream.WithRetryAttempts(1)); err != nil {
+			return p.batchError(ctx, subject, msgs, err)
+		}
+	}
+	return nil
+}
+
+// batchError tells why a batch was refused. A batch that holds an event stored before (de-duplication is on) is refused
+// whole by the server, so it is sent again one by one: the events already there are dropped by their ids.
+func (p *Publisher) batchError(ctx context.Context, subject string, msgs []Message, err error) error {
+	var api *jetstream.APIError
+	if !errors.As(err, &api) || api.ErrorCode != codeBatchHasDuplicate {
+		return publishError(err)
+	}
+	for i := range msgs {
+		if err := p.put(ctx, newMessage(subject, &msgs[i])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// publishError sorts an error of nats.go into what a producer can act on.
+func publishError(err error) error {
+	var api *jetstream.APIError
+	switch {
+	case errors.Is(err, nats.ErrMaxPayload):
+		return fmt.Errorf("%w: %w", ErrTooLarge, err)
+	case errors.Is(err, jetstream.ErrTooManyStalledMsgs):
+		return fmt.Errorf("%w: %w", ErrBusy, err)
+	case errors.As(err, &api):
+		return apiError(api)
+	default:
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+}
+
+func apiError(api *jetstream.APIError) error {
+	kind := ErrUnavailable
+	switch int(api.ErrorCode) {
+	case codeMessageTooLarge, codeHeaderTooLarge, codeBatchTooLarge:
+		kind = ErrTooLarge
+	case codeStoreFailed, codeInsufficient, codeAccountResources, codeStorageResources, codeMemoryResources:
+		kind = ErrFull
+	case codeTooManyRequests, codeTooManyBatches:
+		kind = ErrBusy
+	}
+	return fmt.Errorf("%w: %w", kind, api)
+}
