@@ -83,24 +83,24 @@ type SourceAndType struct {
 
 // Filter is one filter expression: exactly one of its fields is to be set. Were several set, all would have to be true.
 //
-// All, any and not nest, so the schema of what they hold is left open and checked when the Trigger is loaded.
+// All, any and not nest. A CRD's schema cannot refer to itself, so what they hold is left open there and checked when the
+// Trigger is loaded.
 type Filter struct {
 	// All is true when each of its filters is.
 	// +optional
 	// +kubebuilder:pruning:PreserveUnknownFields
 	// +kubebuilder:validation:Schemaless
-	// +listType=atomic
 	All []Filter `json:"all,omitempty"`
 	// Any is true when one of its filters is.
 	// +optional
 	// +kubebuilder:pruning:PreserveUnknownFields
 	// +kubebuilder:validation:Schemaless
-	// +listType=atomic
 	Any []Filter `json:"any,omitempty"`
 	// Not is true when its filter is false.
 	// +optional
 	// +kubebuilder:pruning:PreserveUnknownFields
 	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=object
 	Not *Filter `json:"not,omitempty"`
 	// Exact is true when each attribute is equal to the value given.
 	// +optional

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Writes the generated files: the deepcopy functions of api/ and the CRDs under config/crds/.
+#
+#   hack/generate.sh           writes them into the checkout
+#   hack/generate.sh FOLDER    writes them below FOLDER, at the paths they have in the checkout
+#
+# The generator is pinned in tools/go.mod, a module of its own, so that what it needs stays out of the product's go.mod.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+mkdir -p "${1:-$root}"
+out=$(cd "${1:-$root}" && pwd)
+cd "$root"
+
+generator=$(go -C tools tool -n controller-gen)
+mkdir -p "$out/api/eventing/v1" "$out/config/crds"
+
+# Deepcopy first: it is what makes the types whole, and the CRDs are read from them.
+"$generator" object paths=./api/... output:object:dir="$out/api/eventing/v1"
+"$generator" crd:generateEmbeddedObjectMeta=true paths=./api/... output:crd:dir="$out/config/crds"
