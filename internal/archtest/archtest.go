@@ -1,5 +1,6 @@
 // Package archtest holds the import rules of this module and checks them in its test. The rules are what keeps the
-// packages small enough to read one at a time: who may know whom, and which package alone knows a library.
+// packages small enough to read one at a time: who may know whom, and which package alone knows a library. Its tests also
+// hold the documents to what they link to.
 package archtest
 
 import (

@@ -15,7 +15,9 @@ import (
 
 // TestImports holds the module to its rules.
 func TestImports(t *testing.T) {
-	openFolders(t)
+	// go test caches a result by the files and folders that the test itself has opened, and not by those that the go
+	// command it starts has read.
+	walk(t, func(string, fs.DirEntry) {})
 	packages := list(t)
 	if !slices.ContainsFunc(packages, func(p Package) bool { return p.Path == "millrace.dev/pkg/event" }) {
 		t.Fatal("the packages listed are not this module's")
@@ -114,18 +116,21 @@ func absolute(rules Rules, path string) string {
 	return rules.Module + "/" + path
 }
 
-// openFolders opens every folder of the module, because go test caches a result by the files and folders that the test
-// itself has opened, and not by those that the go command it starts has read.
-func openFolders(t *testing.T) {
+// walk calls visit for every file and folder of the module.
+func walk(t *testing.T, visit func(path string, entry fs.DirEntry)) {
 	t.Helper()
-	err := filepath.WalkDir("../..", func(_ string, entry fs.DirEntry, err error) error {
+	err := filepath.WalkDir("../..", func(path string, entry fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) { // removed meanwhile
 			return nil
+		}
+		if err != nil {
+			return err
 		}
 		if name := entry.Name(); entry.IsDir() && (name == ".git" || name == "node_modules" || name == "bin") {
 			return filepath.SkipDir
 		}
-		return err
+		visit(path, entry)
+		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
