@@ -40,7 +40,8 @@ type Attribute struct {
 	Value string
 	// Kind is the type of the value as sent.
 	Kind Kind
-	// Wire is the header text of the value in the HTTP and NATS bindings if it differs from Value, else empty.
+	// Wire is the header text the value came in, if it came in a header and differs from the text that Value would be
+	// encoded to; else empty. See WireValue.
 	Wire string
 }
 
@@ -53,7 +54,7 @@ type Header struct {
 // Event is one CloudEvent. The zero value is an event without attributes. An Event is not safe for concurrent
 // modification; once handed on, it is not changed any more.
 type Event struct {
-	// Attributes holds each attribute once, in the order of arrival.
+	// Attributes holds each attribute once.
 	Attributes []Attribute
 	// Headers are passed on to subscribers (contract: traceparent, tracestate, x-request-id, knative-*, x-b3-*).
 	Headers []Header

@@ -1,0 +1,53 @@
+package event
+
+import (
+	"strconv"
+	"strings"
+)
+
+// maxQuoted bounds how many bytes of what a sender wrote an [Error] repeats.
+const maxQuoted = 64
+
+// Error says why something is not a CloudEvent, in terms its sender can act on. Every error of this package's decoders,
+// of [Event.Validate] and of [Admit] is or wraps one.
+type Error struct {
+	// Index is the position in a batch, from 0, or -1 when the event was not part of one.
+	Index int
+	// Attribute is the attribute or JSON member at fault; empty when the whole event is. A name that is itself at fault
+	// is shortened and escaped.
+	Attribute string
+	// Detail says what is wrong.
+	Detail string
+	// Hint says what to write instead; may be empty.
+	Hint string
+}
+
+// Error returns index, attribute, detail and hint in one line.
+func (e *Error) Error() string {
+	var b strings.Builder
+	if e.Index >= 0 {
+		b.WriteString("event " + strconv.Itoa(e.Index) + ": ")
+	}
+	if e.Attribute != "" {
+		b.WriteString(e.Attribute + ": ")
+	}
+	b.WriteString(e.Detail)
+	if e.Hint != "" {
+		b.WriteString(" (" + e.Hint + ")")
+	}
+	return b.String()
+}
+
+// invalid returns the Error for an event outside a batch.
+func invalid(attribute, detail, hint string) *Error {
+	return &Error{Index: -1, Attribute: attribute, Detail: detail, Hint: hint}
+}
+
+// quoteName makes an attribute name that broke the rules fit to be shown.
+func quoteName(name string) string {
+	if len(name) > maxQuoted {
+		name = name[:maxQuoted]
+	}
+	q := strconv.QuoteToASCII(name)
+	return q[1 : len(q)-1]
+}
