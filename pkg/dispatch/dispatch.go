@@ -1,0 +1,191 @@
+// Package dispatch takes stored events to the subscribers whose Triggers match.
+//
+// For each Broker a runner consumes the stream of accepted events, matches every event against an immutable table of
+// the Broker's Triggers and offers each match to that Trigger's lane. A lane makes a bounded number of deliveries at
+// once. What fails retryably, and what a full lane cannot take, is written to the Broker's retry stream, so a slow
+// subscriber costs its own events time and nobody else's. The original is settled once each matched lane has settled
+// its part: delivered, written to the retry stream, dead-lettered or parked.
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/url"
+	"sync"
+
+	"millrace.dev/pkg/delivery"
+	"millrace.dev/pkg/stream"
+	"millrace.dev/pkg/trigger"
+)
+
+// DefaultMaxConcurrency is how many deliveries to one Trigger's subscriber are made at once in one process.
+const DefaultMaxConcurrency = 100
+
+// Broker is one Broker as the dispatcher needs it.
+type Broker struct {
+	// Names of the Broker's streams. They tell Brokers apart.
+	Names *stream.Names
+	// Triggers that are in effect.
+	Triggers []*Trigger
+	// Held are the UIDs of Triggers that exist but are not in effect, for example because their filter does not
+	// compile. Deliveries that wait for them stay in the store.
+	Held map[string]bool
+}
+
+// Trigger is one Trigger in effect. It is immutable.
+type Trigger struct {
+	// Namespace, Name and UID are the object's.
+	Namespace, Name, UID string
+	// Filter selects the events.
+	Filter *trigger.Filter
+	// Subscriber is the resolved URL that events are posted to.
+	Subscriber *url.URL
+	// DeadLetterSink is the resolved URL for events that cannot be delivered; nil to park them.
+	DeadLetterSink *url.URL
+	// Policy says how often and how fast to try.
+	Policy delivery.Policy
+	// MaxConcurrency bounds the deliveries under way in this process; 0 means [DefaultMaxConcurrency].
+	MaxConcurrency int
+}
+
+// Options configure a Dispatcher. Conn, Publisher and Sender are required.
+type Options struct {
+	Conn      *stream.Conn
+	Publisher *stream.Publisher
+	Sender    *delivery.Sender
+	// Logger receives what goes wrong; default slog.Default().
+	Logger *slog.Logger
+	// MaxAckPending bounds the unsettled events of one Broker over all processes; 0 means the default of package stream.
+	MaxAckPending int
+}
+
+func (o Options) validate() error {
+	if o.Conn == nil || o.Publisher == nil || o.Sender == nil {
+		return errors.New("dispatch: Conn, Publisher and Sender are required")
+	}
+	return nil
+}
+
+// Dispatcher runs the runners of all Brokers.
+type Dispatcher struct {
+	opts   Options
+	ctx    context.Context //nolint:containedctx // lifetime of the deliveries, which outlive every call of Apply
+	cancel context.CancelFunc
+
+	mu      sync.Mutex
+	runners map[string]*runner // by name of the event stream
+	stopped bool
+	leaving sync.WaitGroup // runners of removed Brokers that still finish
+}
+
+// New returns a Dispatcher that does nothing until [Dispatcher.Apply].
+func New(o Options) (*Dispatcher, error) {
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Dispatcher{opts: o, ctx: ctx, cancel: cancel, runners: map[string]*runner{}}, nil
+}
+
+// Apply makes the given Brokers the ones served. It returns at once. Brokers that stay go on without a break: events
+// under way keep the Trigger they were matched with, later ones see the new table. Removed Brokers finish what is under
+// way and leave the rest in the store.
+func (d *Dispatcher) Apply(brokers []*Broker) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.stopped {
+		return
+	}
+	keep := make(map[string]bool, len(brokers))
+	for _, b := range brokers {
+		keep[b.Names.Events] = true
+		if r := d.runners[b.Names.Events]; r != nil {
+			r.apply(b)
+			continue
+		}
+		r := newRunner(d.opts, b.Names)
+		r.apply(b)
+		r.start(d.ctx)
+		d.runners[b.Names.Events] = r
+	}
+	for name, r := range d.runners {
+		if !keep[name] {
+			delete(d.runners, name)
+			d.leaving.Go(func() { r.stop(d.ctx) })
+		}
+	}
+}
+
+// Ready reports whether the named Broker's events are being consumed with the Triggers applied last.
+func (d *Dispatcher) Ready(n *stream.Names) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r := d.runners[n.Events]
+	return r != nil && r.consuming.Load()
+}
+
+// Stop fetches no more events and waits until those under way are settled or ctx ends; what is unsettled then comes
+// again later, here or in another process.
+func (d *Dispatcher) Stop(ctx context.Context) {
+	d.mu.Lock()
+	d.stopped = true
+	runners := d.runners
+	d.runners = map[string]*runner{}
+	d.mu.Unlock()
+	for _, r := range runners {
+		d.leaving.Go(func() { r.stop(ctx) })
+	}
+	done := make(chan struct{})
+	go func() {
+		d.leaving.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+	d.cancel()
+	<-done
+}
+
+// TriggerStats are a Trigger's counters since its Broker's runner started.
+type TriggerStats struct {
+	Broker, Trigger string
+	Counts
+	// Active deliveries and Queued ones, now.
+	Active, Queued int
+}
+
+// Stats returns the counters of all Triggers in effect.
+func (d *Dispatcher) Stats() []TriggerStats {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all []TriggerStats
+	for _, r := range d.runners {
+		all = append(all, r.stats()...)
+	}
+	return all
+}
+
+// FilterErrors counts the filter expressions of a Broker that failed at evaluation.
+type FilterErrors struct {
+	Broker     string
+	CEL, CESQL uint64
+}
+
+// FilterErrors returns the counts of all Brokers since their runners started.
+func (d *Dispatcher) FilterErrors() []FilterErrors {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all := make([]FilterErrors, 0, len(d.runners))
+	for _, r := range d.runners {
+		all = append(all, FilterErrors{
+			Broker: r.names.Namespace + "/" + r.names.Name, CEL: r.celErrors.Load(), CESQL: r.cesqlErrors.Load(),
+		})
+	}
+	return all
+}

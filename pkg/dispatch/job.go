@@ -1,0 +1,216 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net/url"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"millrace.dev/pkg/delivery"
+	"millrace.dev/pkg/event"
+	"millrace.dev/pkg/stream"
+)
+
+const (
+	// storeRetry is the pause before a write to the store that failed is tried again; doubled up to maxStoreRetry.
+	storeRetry    = 100 * time.Millisecond
+	maxStoreRetry = 5 * time.Second
+)
+
+// settlement acks a stored message when every lane has settled its part of it.
+type settlement struct {
+	delivery *stream.Delivery
+	open     atomic.Int32
+}
+
+func (s *settlement) done() {
+	if s.open.Add(-1) == 0 {
+		s.delivery.Ack()
+	}
+}
+
+// job is the delivery of one event to one Trigger.
+type job struct {
+	to       *target
+	event    *event.Event
+	origin   string // names the stored message it came from, to make writes that follow from it idempotent
+	progress stream.Progress
+	settle   *settlement
+}
+
+func (j *job) size() int { return len(j.event.Data) + j.event.AttributeBytes() }
+
+// messageID names what follows from the job's next attempt. The same attempt repeated after a crash gives the same id,
+// so its copy is stored once.
+func (j *job) messageID(what string) string {
+	return what + "/" + j.origin + "/" + j.to.UID + "/" + strconv.Itoa(j.progress.Attempt)
+}
+
+func formatSequence(n uint64) string { return strconv.FormatUint(n, 10) }
+
+// run makes one attempt and settles the job by its result.
+func (r *runner) run(j job) {
+	now := time.Now()
+	if j.progress.First.IsZero() {
+		j.progress.First = now
+	}
+	if j.progress.DeadLetter {
+		r.runDeadLetter(j)
+		return
+	}
+	j.to.lane.counts.attempts.Add(1)
+	result := r.opts.Sender.Send(r.base, &delivery.Request{
+		URL: j.to.Subscriber, Event: j.event, Timeout: j.to.Policy.Timeout, Format: j.to.Policy.Format,
+		Namespace: j.to.Namespace,
+	})
+	if result.Reply != nil {
+		result.Err = r.storeReply(&j, result.Reply)
+	}
+	r.settle(j, result)
+}
+
+func (r *runner) settle(j job, result delivery.Result) {
+	j.progress.Attempt++
+	counts := &j.to.lane.counts
+	d := delivery.Decide(j.to.Policy, j.progress.Attempt, result, rand.Float64())
+	if d.Action != delivery.Done {
+		r.logAttempt(&j, result, d)
+	}
+	switch d.Action {
+	case delivery.Done:
+		if result.Ignored != delivery.IgnoredNothing {
+			counts.repliesIgnored.Add(1)
+		}
+		counts.delivered.Add(1)
+		j.settle.done()
+	case delivery.RetryIn:
+		counts.retried.Add(1)
+		note(&j.progress, j.to.Subscriber, result)
+		r.postpone(j, d.Delay)
+	case delivery.GiveUp:
+		note(&j.progress, j.to.Subscriber, result)
+		r.giveUp(j, result)
+	case delivery.Leave:
+		// The process is stopping: the message stays unsettled and comes again.
+	}
+}
+
+// note keeps what an operator wants to know about a failed attempt with the event.
+func note(p *stream.Progress, to *url.URL, result delivery.Result) {
+	p.Code = result.Status
+	p.Destination = to.Redacted()
+	p.Cause = string(result.Body)
+	if result.Err != nil {
+		p.Cause = result.Err.Error()
+	}
+}
+
+func (r *runner) logAttempt(j *job, result delivery.Result, d delivery.Decision) {
+	r.log.Warn("delivery attempt failed",
+		slog.String("trigger", j.to.key),
+		slog.String("event_id", j.event.Value(event.ID)),
+		slog.String("event_type", j.event.Value(event.Type)),
+		slog.Int("attempt", j.progress.Attempt),
+		slog.Int("status", result.Status),
+		slog.String("reason", d.Reason.String()),
+		slog.String("action", d.Action.String()),
+		slog.Duration("retry_in", d.Delay),
+		slog.Duration("duration", result.Duration),
+		slog.Any("error", result.Err))
+}
+
+// storeReply admits a reply like any other event and stores it. A reply that has passed too many hops is dropped: storing
+// it would keep a loop alive, and trying again would not help.
+func (r *runner) storeReply(j *job, reply *event.Event) error {
+	if err := event.Admit(reply, time.Now()); err != nil {
+		j.to.lane.counts.repliesDropped.Add(1)
+		r.log.Warn("drop a reply", slog.String("trigger", j.to.key), slog.Any("error", err))
+		return nil
+	}
+	err := r.opts.Publisher.Publish(r.base, r.names, stream.Message{Event: reply, ID: j.messageID("reply")})
+	switch {
+	case err == nil:
+		j.to.lane.counts.replies.Add(1)
+	case errors.Is(err, stream.ErrTooLarge):
+		return delivery.ErrReplyTooLarge
+	}
+	return err
+}
+
+// postpone writes the job to the retry stream, to be due after delay, and settles it here.
+func (r *runner) postpone(j job, delay time.Duration) {
+	j.progress.Due = time.Now().Add(delay)
+	m := stream.Message{Event: j.event, ID: j.messageID("retry")}
+	r.store(&j, func(ctx context.Context) error {
+		return r.opts.Publisher.PublishRetry(ctx, r.names, j.to.UID, m, j.progress)
+	})
+}
+
+// giveUp takes the job to the dead letter sink, or parks it if there is none.
+func (r *runner) giveUp(j job, result delivery.Result) {
+	if j.to.DeadLetterSink == nil {
+		r.park(j)
+		return
+	}
+	j.event = delivery.DeadLetter(j.event, delivery.Failure{
+		URL: j.to.Subscriber, Result: result, Attempts: j.progress.Attempt, Trigger: j.to.key,
+	})
+	j.progress.DeadLetter, j.progress.Attempt = true, 0
+	r.runDeadLetter(j)
+}
+
+func (r *runner) park(j job) {
+	m := stream.Message{Event: j.event, ID: j.messageID("park")}
+	if r.store(&j, func(ctx context.Context) error {
+		return r.opts.Publisher.Park(ctx, r.names, j.to.UID, m, j.progress)
+	}) {
+		j.to.lane.counts.parked.Add(1)
+	}
+}
+
+// runDeadLetter makes one attempt at the dead letter sink. As long as the sink does not take the event it is tried again:
+// it is the last place there is.
+func (r *runner) runDeadLetter(j job) {
+	if j.to.DeadLetterSink == nil { // the Trigger was changed since
+		r.park(j)
+		return
+	}
+	result := r.opts.Sender.Send(r.base, &delivery.Request{
+		URL: j.to.DeadLetterSink, Event: j.event, Timeout: j.to.Policy.Timeout, Format: delivery.Binary,
+		Namespace: j.to.Namespace, NoReply: true,
+	})
+	j.progress.Attempt++
+	outcome := delivery.Classify(result.Status, result.Err)
+	switch outcome {
+	case delivery.Delivered:
+		j.to.lane.counts.deadLettered.Add(1)
+		j.settle.done()
+	case delivery.Abandoned:
+	default:
+		d := delivery.Decision{Action: delivery.RetryIn, Delay: j.to.Policy.Delay(j.progress.Attempt, rand.Float64()), Reason: result.Reason()}
+		r.logAttempt(&j, result, d)
+		r.postpone(j, d.Delay)
+	}
+}
+
+// store writes until the store takes it, then settles the job; false if the dispatcher was stopped before.
+func (r *runner) store(j *job, write func(context.Context) error) bool {
+	for pause := storeRetry; ; pause = min(2*pause, maxStoreRetry) {
+		err := write(r.base)
+		if err == nil {
+			j.settle.done()
+			return true
+		}
+		r.log.Warn("cannot store a delivery, trying again",
+			slog.String("trigger", j.to.key), slog.Duration("retry_in", pause), slog.Any("error", err))
+		select {
+		case <-r.base.Done():
+			return false
+		case <-time.After(pause):
+		}
+	}
+}
