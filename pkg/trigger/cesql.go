@@ -158,8 +158,13 @@ func (e *sqlError) Error() string {
 	return fmt.Sprintf("line %d, column %d: %s", e.line, e.column, e.message)
 }
 
-// maxSQLNesting bounds the brackets and unary operators within each other in a CESQL expression.
-const maxSQLNesting = 64
+// The bounds on a CESQL expression, beside its length. Its evaluation has no deadline, so they keep it short even on
+// attributes of 64 KiB.
+const (
+	maxSQLNesting   = 64  // brackets within each other
+	maxSQLPattern   = 512 // bytes of all LIKE patterns; matching takes time in proportion to pattern times value
+	maxSQLArguments = 128 // arguments of all function calls; each may copy an attribute
+)
 
 // parse compiles the expression. It is parsed twice: the library's own entry point keeps neither the position of an error
 // nor the errors of the lexer, which it prints to standard error instead.
@@ -176,7 +181,7 @@ func (n *sqlNode) parse() (err error) {
 	if err != nil {
 		return err
 	}
-	if err := checkSQLTree(tree); err != nil {
+	if err := new(sqlBudget).check(tree); err != nil {
 		return err
 	}
 	n.expr, err = parser.Parse(n.source)
@@ -279,11 +284,14 @@ func operatorHint(text string) string {
 	return ""
 }
 
-// maxLikePattern bounds the pattern of LIKE, in bytes: matching takes time in proportion to pattern times value.
-const maxLikePattern = 256
+// sqlBudget sums up what evaluation may cost.
+type sqlBudget struct {
+	pattern   int
+	arguments int
+}
 
-// checkSQLTree finds what parses but can never evaluate, or not in bounded time.
-func checkSQLTree(tree antlr.Tree) error {
+// check finds what parses but can never be evaluated, or not in a short time.
+func (b *sqlBudget) check(tree antlr.Tree) error {
 	switch n := tree.(type) {
 	case *gen.FunctionInvocationExpressionContext:
 		name := strings.ToUpper(n.FunctionIdentifier().GetText())
@@ -291,13 +299,17 @@ func checkSQLTree(tree antlr.Tree) error {
 		if runtime.ResolveFunction(name, args) == nil {
 			return sqlErrorAt(n.GetStart(), fmt.Sprintf("there is no function %s with %d arguments", name, args))
 		}
+		if b.arguments += args; b.arguments > maxSQLArguments {
+			return sqlErrorAt(n.GetStart(), fmt.Sprintf("functions have more than %d arguments in all", maxSQLArguments))
+		}
 	case *gen.LikeExpressionContext:
-		if len(n.StringLiteral().GetText()) > maxLikePattern {
-			return sqlErrorAt(n.StringLiteral().GetStart(), fmt.Sprintf("the pattern is longer than %d bytes", maxLikePattern))
+		if b.pattern += len(n.StringLiteral().GetText()); b.pattern > maxSQLPattern {
+			return sqlErrorAt(n.StringLiteral().GetStart(),
+				fmt.Sprintf("the patterns of LIKE are longer than %d bytes in all", maxSQLPattern))
 		}
 	}
 	for _, child := range tree.GetChildren() {
-		if err := checkSQLTree(child); err != nil {
+		if err := b.check(child); err != nil {
 			return err
 		}
 	}
