@@ -31,11 +31,25 @@ type rule struct {
 }
 
 func newGuard(o *Options) *guard {
-	g := &guard{allow: o.Allow, deny: o.Deny, builtin: builtinRules()}
+	g := &guard{builtin: builtinRules()}
+	for _, p := range o.Allow {
+		g.allow = append(g.allow, unmap(p))
+	}
+	for _, t := range o.Deny {
+		g.deny = append(g.deny, Target{Prefix: unmap(t.Prefix), Port: t.Port})
+	}
 	if !o.AllowLoopback {
 		g.builtin = append(g.builtin, loopbackRules()...)
 	}
 	return g
+}
+
+// unmap makes a prefix of IPv4-mapped addresses one of IPv4 addresses, which is what addresses are compared as.
+func unmap(p netip.Prefix) netip.Prefix {
+	if p.Addr().Is4In6() && p.Bits() >= 96 {
+		return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	return p
 }
 
 // builtinRules are the ranges denied unless allowed. Private ranges are not among them: that is where the Services and
@@ -55,8 +69,7 @@ func builtinRules() []rule {
 	}
 }
 
-// loopbackRules are the addresses that mean the dialing machine itself. An unspecified address is one of them: the
-// system connects it to itself.
+// loopbackRules are the addresses of the dialing machine itself.
 func loopbackRules() []rule {
 	return []rule{
 		{netip.MustParsePrefix("127.0.0.0/8"), "loopback"},

@@ -26,6 +26,8 @@ const (
 	handshakeTimeout = 5 * time.Second
 	keepAlive        = 30 * time.Second
 	idleTimeout      = 90 * time.Second
+	pingAfter        = 15 * time.Second
+	pingTimeout      = 5 * time.Second
 	// maxResponseHeader leaves room for a reply in binary mode, whose attributes may have maxAttributeBytes.
 	maxResponseHeader = 128 << 10
 
@@ -110,6 +112,8 @@ func newTransport(o *Options, cleartext bool) *http.Transport {
 		MaxIdleConnsPerHost:    cmp.Or(o.MaxIdlePerHost, defaultIdlePerHost),
 		IdleConnTimeout:        idleTimeout,
 		MaxResponseHeaderBytes: maxResponseHeader,
+		// A timeout closes a connection of HTTP/1 but not one of HTTP/2, whose other streams may be well: find out.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
 	}
 }
 

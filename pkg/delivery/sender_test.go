@@ -516,6 +516,41 @@ func TestBrokenAnswers(t *testing.T) {
 	}
 }
 
+// FuzzAnswer reads arbitrary bytes as an answer.
+func FuzzAnswer(f *testing.F) {
+	const head = "HTTP/1.1 200 OK\r\nCe-Specversion: 1.0\r\nCe-Id: 2\r\nCe-Source: /s\r\nCe-Type: t\r\n"
+	f.Add([]byte(head+"Content-Length: 2\r\n\r\nok"), false)
+	f.Add([]byte(head+"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"), false)
+	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Type: application/cloudevents+json\r\n\r\n"+
+		`{"specversion":"1.0","id":"2","source":"/s","type":"t","data":{}}`), false)
+	f.Add([]byte("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"), true)
+	f.Add([]byte("HTTP/1.1 503 Busy\r\nRetry-After: 5\r\n\r\nbusy"), false)
+	f.Add([]byte("HTTP/1.1 101 Switching Protocols\r\n\r\n"), false)
+	s := NewSender(Options{MaxReplyBytes: 1 << 10})
+	f.Fuzz(func(t *testing.T, data []byte, noReply bool) {
+		resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(data)), nil)
+		if err != nil {
+			return
+		}
+		defer resp.Body.Close()
+		a := answer{
+			sender: s, request: &Request{Event: testEvent(), NoReply: noReply}, response: resp, cancel: func() {},
+		}
+		got := a.read()
+		if got.Reply != nil {
+			if got.Status != 200 || noReply || got.Err != nil || got.Ignored != IgnoredNothing || len(got.Reply.Data) > 1<<10 {
+				t.Errorf("a reply in %+v", got)
+			}
+			if err := got.Reply.Validate(); err != nil || got.Reply.Value(event.HopLimit) != "254" {
+				t.Errorf("reply %+v: %v", got.Reply, err)
+			}
+		}
+		if len(got.Body) > maxBody || got.RetryAfter < 0 || got.Err != nil && got.Status != 200 {
+			t.Errorf("result %+v", got)
+		}
+	})
+}
+
 func TestUnreachable(t *testing.T) {
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
