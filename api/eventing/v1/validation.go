@@ -12,8 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// MaxNameLength is the longest name of a Broker or Trigger, in characters. (contract: names up to 63 characters, dots
-// included)
+// MaxNameLength is the longest name of a Broker or Trigger, in characters, dots included.
 const MaxNameLength = 63
 
 // ValidateBroker returns what is wrong with a Broker, nothing when it is sound. It checks a Broker of any class alike
@@ -166,7 +165,7 @@ func referenceVersionDetail(kind string) string {
 }
 
 // validateDestination checks that there is somewhere to send to. Whether anybody answers there is not asked: a URL that
-// nobody can dial is a matter of delivery. (contract: a subscriber that nobody can dial keeps no Trigger from Ready)
+// nobody can dial is a matter of delivery, and keeps no Trigger from being Ready.
 func validateDestination(dest *Destination, path *field.Path) field.ErrorList {
 	if dest.Ref == nil && (dest.URI == nil || *dest.URI == "") {
 		return field.ErrorList{field.Required(path,

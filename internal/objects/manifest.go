@@ -1,0 +1,293 @@
+package objects
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	eventingv1 "millrace.dev/api/eventing/v1"
+)
+
+// maxProblems bounds the problems reported of one object. Whoever has more is better served by the first.
+const maxProblems = 50
+
+// manifest is what one file says.
+type manifest struct {
+	objects  []*object
+	problems []Problem
+	skipped  map[string]int
+	// failed are the objects with mistakes, those that could be told at least.
+	failed map[Key]bool
+	// broken says that a part of the file could not be parsed, so there may be objects nobody knows of.
+	broken bool
+}
+
+// object is a sound Broker or Trigger and where it was written. One of broker and trigger is set.
+type object struct {
+	key     Key
+	broker  *eventingv1.Broker
+	trigger *eventingv1.Trigger
+	text    *text
+	node    *yaml.Node
+}
+
+// place returns the object's first line, as file:line.
+func (o *object) place() string {
+	return fmt.Sprintf("%s:%d", o.text.name, o.node.Line)
+}
+
+// parseManifest reads the text of one file. It never fails: whatever is wrong becomes a problem of the manifest.
+func parseManifest(name, content string) *manifest {
+	t := newText(name, strings.TrimPrefix(content, "\ufeff"))
+	m := &manifest{skipped: map[string]int{}, failed: map[Key]bool{}}
+	for _, doc := range parseDocuments(t) {
+		if doc.fault != nil {
+			m.broken = true
+			m.problems = append(m.problems, Problem{
+				File: name, Line: doc.fault.line, Column: doc.fault.column,
+				Detail: doc.fault.detail, Hint: doc.fault.hint,
+			})
+			continue
+		}
+		m.addDocument(t, doc.root, 0)
+	}
+	return m
+}
+
+// brokenManifest is a file of which nothing can be said but what is wrong with it.
+func brokenManifest(name, detail, hint string) *manifest {
+	return &manifest{broken: true, problems: []Problem{{File: name, Detail: detail, Hint: hint}}}
+}
+
+// keep adds what was good in an earlier version of the file and has nothing good in its place now: the objects that have
+// mistakes, and, if a part of the file could not be parsed, all that were not seen.
+func (m *manifest) keep(earlier *manifest) {
+	present := map[Key]bool{}
+	for _, o := range m.objects {
+		present[o.key] = true
+	}
+	kept := map[string]bool{}
+	for _, o := range earlier.objects {
+		if !present[o.key] && (m.broken || m.failed[o.key]) {
+			m.objects = append(m.objects, o)
+			kept[o.key.String()] = true
+		}
+	}
+	for i := range m.problems {
+		p := &m.problems[i]
+		p.Kept = kept[p.Object] || p.Object == "" && m.broken && len(kept) > 0
+	}
+}
+
+// addDocument adds the object, or the list of objects, that a document holds.
+func (m *manifest) addDocument(t *text, node *yaml.Node, depth int) {
+	node = resolveAlias(node)
+	if node.Kind != yaml.MappingNode {
+		m.skipped["not a Kubernetes object"]++
+		return
+	}
+	kind := kindOf(node)
+	switch {
+	case kind.isList() && depth < maxDepth:
+		if items := child(node, "items"); items != nil && resolveAlias(items).Kind == yaml.SequenceNode {
+			for _, item := range resolveAlias(items).Content {
+				m.addDocument(t, item, depth+1)
+			}
+		}
+	case kind.served():
+		m.addObject(t, node, kind.name)
+	default:
+		m.addOther(t, node, kind)
+	}
+}
+
+// addOther deals with what is no Broker or Trigger: passed over, unless it was meant to be one.
+func (m *manifest) addOther(t *text, node *yaml.Node, kind objectKind) {
+	wrong, detail, hint := kind.mistake(node)
+	if detail == "" {
+		m.skipped[kind.String()]++
+		return
+	}
+	m.broken = true // what it was called before, nobody can tell
+	at := node
+	if value := child(node, wrong); value != nil {
+		at = value
+	}
+	problem := Problem{File: t.name, Line: at.Line, Column: at.Column, Field: wrong, Detail: detail, Hint: hint}
+	if name := scalarAt(node, "metadata", "name"); name != "" {
+		problem.Object = strings.TrimSpace(kind.name + " " + name)
+	}
+	m.problems = append(m.problems, problem)
+}
+
+// addObject decodes, defaults and checks a Broker or Trigger.
+func (m *manifest) addObject(t *text, node *yaml.Node, kind string) {
+	o := &object{key: keyOf(node, kind), text: t, node: node}
+	before := len(m.problems)
+	report := func(at *yaml.Node, path, detail, hint string) {
+		if len(m.problems)-before >= maxProblems {
+			return
+		}
+		m.problems = append(m.problems, Problem{
+			File: t.name, Line: at.Line, Column: at.Column,
+			Object: o.key.String(), Field: path, Detail: detail, Hint: hint,
+		})
+	}
+	o.decode(report)
+	if len(m.problems) == before {
+		for _, err := range o.validate() {
+			report(nodeAt(node, err.Field), err.Field, fieldErrorDetail(err), "")
+		}
+	}
+	if len(m.problems) > before {
+		m.failed[o.key] = true
+		return
+	}
+	m.objects = append(m.objects, o)
+}
+
+func (o *object) decode(report func(at *yaml.Node, path, detail, hint string)) {
+	if o.key.Kind == eventingv1.KindBroker {
+		o.broker = &eventingv1.Broker{}
+		newDecoder(reflect.TypeFor[eventingv1.Broker](), report).decode(o.node, reflect.ValueOf(o.broker).Elem(), "")
+		o.broker.ObjectMeta = cleanMeta(&o.broker.ObjectMeta)
+		eventingv1.DefaultBroker(o.broker)
+		return
+	}
+	o.trigger = &eventingv1.Trigger{}
+	newDecoder(reflect.TypeFor[eventingv1.Trigger](), report).decode(o.node, reflect.ValueOf(o.trigger).Elem(), "")
+	o.trigger.ObjectMeta = cleanMeta(&o.trigger.ObjectMeta)
+	eventingv1.DefaultTrigger(o.trigger)
+}
+
+func (o *object) validate() field.ErrorList {
+	if o.broker != nil {
+		return eventingv1.ValidateBroker(o.broker)
+	}
+	return eventingv1.ValidateTrigger(o.trigger)
+}
+
+// cleanMeta keeps of an object's metadata what its author decides.
+func cleanMeta(meta *metav1.ObjectMeta) metav1.ObjectMeta {
+	return metav1.ObjectMeta{
+		Name: meta.Name, Namespace: meta.Namespace, Labels: meta.Labels, Annotations: meta.Annotations,
+	}
+}
+
+func keyOf(node *yaml.Node, kind string) Key {
+	key := Key{Kind: kind, Namespace: scalarAt(node, "metadata", "namespace"), Name: scalarAt(node, "metadata", "name")}
+	if key.Namespace == "" {
+		key.Namespace = eventingv1.DefaultNamespace
+	}
+	return key
+}
+
+// objectKind is the apiVersion and kind of a manifest.
+type objectKind struct {
+	group, version, name string
+}
+
+func kindOf(node *yaml.Node) objectKind {
+	apiVersion := scalarAt(node, "apiVersion")
+	kind := objectKind{version: apiVersion, name: scalarAt(node, "kind")}
+	if group, version, ok := strings.Cut(apiVersion, "/"); ok {
+		kind.group, kind.version = group, version
+	}
+	return kind
+}
+
+// String returns the kind as in a manifest's first two lines: apps/v1 Deployment.
+func (k objectKind) String() string {
+	switch {
+	case k.name == "":
+		return "not a Kubernetes object"
+	case k.group == "":
+		return strings.TrimSpace(k.version + " " + k.name)
+	}
+	return k.group + "/" + k.version + " " + k.name
+}
+
+func (k objectKind) ours() bool { return k.group == eventingv1.Group }
+
+func (k objectKind) named() bool {
+	return k.name == eventingv1.KindBroker || k.name == eventingv1.KindTrigger
+}
+
+func (k objectKind) served() bool { return k.ours() && k.version == eventingv1.Version && k.named() }
+
+func (k objectKind) isList() bool {
+	return k.group == "" && k.name == "List" ||
+		k.ours() && (k.name == eventingv1.KindBroker+"List" || k.name == eventingv1.KindTrigger+"List")
+}
+
+// mistake says what is wrong with the apiVersion or kind of an object that was meant for us, and in which of the two. An
+// empty detail means that the object is none of our business.
+func (k objectKind) mistake(node *yaml.Node) (wrong, detail, hint string) {
+	switch {
+	case k.ours() && k.name == "":
+		return "kind", "is missing", "write kind: Trigger or kind: Broker"
+	case k.ours() && k.named():
+		return "apiVersion", "version " + k.version + " is not served", "write " + eventingv1.APIVersion
+	case k.ours() && !slices.Contains(otherKinds(), k.name):
+		return "kind", fmt.Sprintf("there is no kind %s in %s", k.name, k.group), k.kindHint()
+	case k.named() && k.nearOurs():
+		return "apiVersion", fmt.Sprintf("a %s of %q", k.name, scalarAt(node, "apiVersion")), "write apiVersion: " + eventingv1.APIVersion
+	case k.name == "" && k.version == "" && looksLikeTrigger(node):
+		return "", "apiVersion and kind are missing", "write apiVersion: " + eventingv1.APIVersion + " and kind: Trigger"
+	}
+	return "", "", ""
+}
+
+func (k objectKind) kindHint() string {
+	kinds := append(otherKinds(), eventingv1.KindBroker, eventingv1.KindTrigger)
+	if near := nearest(k.name, kinds); near != "" {
+		return "did you mean " + near + "?"
+	}
+	if singular := strings.TrimSuffix(k.name, "s"); slices.Contains(kinds, singular) {
+		return "did you mean " + singular + "?"
+	}
+	return "its kinds are Broker and Trigger"
+}
+
+// nearOurs reports whether the group most likely was meant to be ours. Other projects have Triggers too.
+func (k objectKind) nearOurs() bool {
+	return k.group == "" || strings.HasSuffix(k.group, "knative.dev") || editDistance(k.group, eventingv1.Group) <= 3
+}
+
+// otherKinds are the kinds of the group that Millrace does not serve and that do no harm beside it.
+func otherKinds() []string {
+	return []string{"EventType", "EventPolicy", "RequestReply", "EventTransform"}
+}
+
+func looksLikeTrigger(node *yaml.Node) bool {
+	spec := child(node, "spec")
+	return child(spec, "subscriber") != nil || child(spec, "broker") != nil
+}
+
+// fieldErrorDetail is the text of a validation error without its field, which Problem has beside it.
+func fieldErrorDetail(err *field.Error) string {
+	switch err.Type {
+	case field.ErrorTypeRequired:
+		return "is missing: " + err.Detail
+	case field.ErrorTypeForbidden:
+		return err.Detail
+	case field.ErrorTypeNotSupported:
+		return fmt.Sprintf("%s is not one of the %s", badValue(err.BadValue), err.Detail)
+	case field.ErrorTypeInvalid:
+		return badValue(err.BadValue) + " " + err.Detail
+	default:
+		return err.ErrorBody()
+	}
+}
+
+func badValue(value any) string {
+	if v := reflect.ValueOf(value); v.Kind() == reflect.String {
+		return fmt.Sprintf("%q", shorten(v.String()))
+	}
+	return shorten(fmt.Sprint(value))
+}
