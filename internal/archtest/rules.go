@@ -2,7 +2,7 @@ package archtest
 
 // Millrace returns the import rules of this module. In one line:
 //
-//	cmd -> internal/app -> {broker, dispatch, source, controller} -> {trigger, delivery, stream} -> cel -> {event, api}
+//	cmd -> internal/cmdline -> internal/app -> {broker, dispatch, source, controller} -> {trigger, delivery, stream} -> cel -> {event, api}
 func Millrace() Rules {
 	return Rules{
 		Module:   "millrace.dev",
@@ -67,13 +67,19 @@ func layers() []Layer {
 		{
 			Path:   "internal",
 			May:    []string{"api", "pkg", "internal"},
-			MayNot: []string{"internal/app"},
+			MayNot: []string{"internal/app", "internal/cmdline"},
 			Why:    "internal/app composes the other packages; none of them may know how they are put together",
 		},
 		{
-			Path: "internal/app",
+			Path:   "internal/app",
+			May:    []string{"api", "pkg", "internal"},
+			MayNot: []string{"internal/cmdline"},
+			Why:    "a program's flags and signals are the business of its main alone",
+		},
+		{
+			Path: "internal/cmdline",
 			May:  []string{"api", "pkg", "internal"},
-			Why:  "a program's flags and signals are the business of cmd alone",
+			Why:  "it is what the programs of cmd have in common",
 		},
 		{
 			Path: "cmd",
@@ -102,7 +108,7 @@ func confined() []Confined {
 		},
 		{
 			Library: "github.com/cloudevents/sdk-go",
-			To:      []string{"pkg/trigger", "cmd/millrace"},
+			To:      []string{"pkg/trigger", "internal/cli", "cmd/millrace"},
 			Why:     "pkg/event is our event model; the SDK's rewrites times. It serves CESQL, helper commands and tests",
 		},
 		{
