@@ -185,11 +185,14 @@ func (r *runner) runDeadLetter(j job) {
 	})
 	j.progress.Attempt++
 	outcome := delivery.Classify(result.Status, result.Err)
-	switch outcome {
-	case delivery.Delivered:
+	switch {
+	case outcome == delivery.Delivered:
 		j.to.lane.counts.deadLettered.Add(1)
 		j.settle.done()
-	case delivery.Abandoned:
+	case outcome == delivery.Abandoned:
+		// The process is stopping: the message stays unsettled and comes again.
+	case result.Reason() == delivery.ReasonUnsendable:
+		r.park(j) // no sink can take it: HTTP itself cannot carry it
 	default:
 		d := delivery.Decision{Action: delivery.RetryIn, Delay: j.to.Policy.Delay(j.progress.Attempt, rand.Float64()), Reason: result.Reason()}
 		r.logAttempt(&j, result, d)

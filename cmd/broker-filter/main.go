@@ -1,0 +1,20 @@
+// Command broker-filter matches stored events against Triggers and delivers them to subscribers.
+package main
+
+import (
+	"os"
+
+	"github.com/spf13/pflag"
+
+	"millrace.dev/internal/app"
+	"millrace.dev/internal/cmdline"
+)
+
+func main() {
+	os.Exit(cmdline.Main(cmdline.NewServer("broker-filter", "Match stored events against Triggers and deliver them to subscribers.",
+		func(f *cmdline.Flags, fs *pflag.FlagSet) {
+			f.BindProcess(fs)
+			f.BindNATS(fs)
+			f.BindLoopback(fs)
+		}, app.RunFilter)))
+}

@@ -1,0 +1,52 @@
+package app
+
+import (
+	"encoding/json"
+	"net/http"
+	"sync/atomic"
+)
+
+// check is one condition for readiness: nil when it holds, else what is missing.
+type check struct {
+	name string
+	ok   func() error
+}
+
+// admin serves /healthz, /readyz and /metrics.
+type admin struct {
+	checks   []check
+	metrics  http.Handler
+	stopping atomic.Bool
+}
+
+func (a *admin) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		writeStatus(w, http.StatusOK, map[string]string{"status": "ok"})
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { a.ready(w) })
+	mux.Handle("GET /metrics", a.metrics)
+	return mux
+}
+
+// ready answers 200 if every check holds, else 503 with what is missing.
+func (a *admin) ready(w http.ResponseWriter) {
+	code, answer := http.StatusOK, map[string]string{"status": "ready"}
+	if a.stopping.Load() {
+		code, answer = http.StatusServiceUnavailable, map[string]string{"status": "stopping"}
+	}
+	for _, c := range a.checks {
+		if err := c.ok(); err != nil {
+			code = http.StatusServiceUnavailable
+			answer["status"] = "not ready"
+			answer[c.name] = err.Error()
+		}
+	}
+	writeStatus(w, code, answer)
+}
+
+func writeStatus(w http.ResponseWriter, code int, answer map[string]string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(answer) // the client is gone if this fails
+}

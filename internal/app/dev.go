@@ -1,0 +1,102 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+
+	"millrace.dev/internal/devserver"
+	"millrace.dev/pkg/stream"
+)
+
+// DevOptions configure dev mode.
+type DevOptions struct {
+	Options
+	// Data is the folder of the embedded JetStream.
+	Data string
+	// Demo, if set, is served at DemoListen: the subscribers of the example.
+	Demo       http.Handler
+	DemoListen string
+	// OnReady, if set, is called once when the first manifests are served, with the URL that Brokers' paths follow.
+	OnReady func(ctx context.Context, baseURL string)
+	// Out receives what people want to see: URLs, Triggers and their readiness.
+	Out io.Writer
+}
+
+// RunDev runs a whole broker in one process until ctx ends: an embedded JetStream, the ingress and the filter.
+func RunDev(ctx context.Context, o DevOptions) error {
+	server, err := devserver.Start(devserver.Options{Dir: o.Data})
+	if err != nil {
+		return fmt.Errorf("start the store: %w", err)
+	}
+	defer server.Stop()
+	o.NATS = stream.ConnOptions{InProcess: server, Name: "millrace-dev"}
+	o.AllowLoopback = true
+	p, err := newProcess(ctx, o.Options, parts{ingress: true, filter: true})
+	if err != nil {
+		return err
+	}
+	source, err := p.files(p.brokerURL)
+	if err != nil {
+		p.closeQuietly(ctx)
+		return err
+	}
+	c := &console{out: o.Out, process: p}
+	if o.OnReady != nil {
+		c.onReady = func(baseURL string) { go o.OnReady(ctx, baseURL) }
+	}
+	p.tell = c.problems
+	p.onApply = func(m *model) { go c.show(ctx, m) }
+	stopDemo, err := serveDemo(ctx, o, p.log)
+	if err != nil {
+		p.closeQuietly(ctx)
+		return err
+	}
+	defer stopDemo()
+	return p.run(ctx, source)
+}
+
+// brokerURL is the address of a Broker that another object refers to.
+func (p *process) brokerURL(namespace, name string) string {
+	return p.ingress.url(stream.NewNames(namespace, name, ""))
+}
+
+func serveDemo(ctx context.Context, o DevOptions, log *slog.Logger) (stop func(), err error) {
+	if o.Demo == nil {
+		return func() {}, nil
+	}
+	s, err := newHTTPServer(ctx, o.DemoListen, o.Demo)
+	if err != nil {
+		return nil, fmt.Errorf("start the demo subscribers: %w", err)
+	}
+	go func() {
+		if err := s.run(); err != nil {
+			log.Error("demo subscribers stopped", slog.Any("error", err))
+		}
+	}()
+	return func() { _ = s.close(context.WithoutCancel(ctx)) }, nil
+}
+
+// addresses are the process's bound addresses, for its first log line.
+func (p *process) addresses() []any {
+	attrs := []any{slog.String("admin", p.adminHTTP.address())}
+	if p.ingress != nil {
+		attrs = append(attrs, slog.String("listen", p.ingress.server.address()))
+	}
+	return attrs
+}
+
+// host is the address as a client on this machine writes it.
+func host(address string) string {
+	h, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return address
+	}
+	if ip := net.ParseIP(h); ip != nil && ip.IsUnspecified() {
+		h = "127.0.0.1"
+	}
+	return net.JoinHostPort(h, port)
+}

@@ -1,0 +1,51 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+
+	"millrace.dev/internal/version"
+	"millrace.dev/pkg/delivery"
+	"millrace.dev/pkg/dispatch"
+	"millrace.dev/pkg/stream"
+)
+
+// filter matches stored events and delivers them.
+type filter struct {
+	dispatcher *dispatch.Dispatcher
+	model      atomic.Pointer[model]
+}
+
+func newFilter(conn *stream.Conn, allowLoopback bool, log *slog.Logger) (*filter, error) {
+	d, err := dispatch.New(dispatch.Options{
+		Conn:      conn,
+		Publisher: stream.NewPublisher(conn, 0),
+		Sender:    delivery.NewSender(delivery.Options{Version: version.String(), AllowLoopback: allowLoopback}),
+		Logger:    log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open the filter: %w", err)
+	}
+	return &filter{dispatcher: d}, nil
+}
+
+func (f *filter) apply(m *model) {
+	f.dispatcher.Apply(m.dispatch())
+	f.model.Store(m)
+}
+
+// ready is nil if the events of all Brokers are being consumed.
+func (f *filter) ready() error {
+	m := f.model.Load()
+	if m == nil {
+		return errors.New("brokers and triggers are not loaded yet")
+	}
+	for _, b := range m.brokers {
+		if !f.dispatcher.Ready(b.names) {
+			return fmt.Errorf("not consuming the events of broker %s yet", b.key())
+		}
+	}
+	return nil
+}

@@ -1,0 +1,41 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"millrace.dev/pkg/broker"
+	"millrace.dev/pkg/stream"
+)
+
+// ingress serves the Brokers' URLs.
+type ingress struct {
+	handler *broker.Handler
+	server  *httpServer
+}
+
+func newIngress(ctx context.Context, conn *stream.Conn, address string, log *slog.Logger) (*ingress, error) {
+	h := broker.NewHandler(stream.NewPublisher(conn, 0), broker.Options{Logger: log})
+	s, err := newHTTPServer(ctx, address, h)
+	if err != nil {
+		return nil, fmt.Errorf("open the ingress: %w", err)
+	}
+	return &ingress{handler: h, server: s}, nil
+}
+
+func (i *ingress) apply(m *model) { i.handler.SetTable(m.table()) }
+
+// ready is nil if the ingress knows its Brokers.
+func (i *ingress) ready() error {
+	if !i.handler.Loaded() {
+		return errors.New("brokers and triggers are not loaded yet")
+	}
+	return nil
+}
+
+// url is the address to post events of the Broker to.
+func (i *ingress) url(n *stream.Names) string {
+	return "http://" + i.server.address() + "/" + n.Namespace + "/" + n.Name
+}

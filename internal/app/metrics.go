@@ -1,0 +1,93 @@
+package app
+
+import (
+	"errors"
+
+	"go.opentelemetry.io/otel/attribute"
+
+	"millrace.dev/internal/telemetry"
+	"millrace.dev/pkg/broker"
+	"millrace.dev/pkg/dispatch"
+)
+
+type report = func(value int64, labels ...attribute.KeyValue)
+
+// registerMetrics exposes what the parts of the process count.
+func (p *process) registerMetrics() error {
+	err := p.metrics.Gauge("millrace.nats.connected", "1 while the connection to NATS is up, else 0.", func(r report) {
+		up := int64(0)
+		if p.conn.Connected() {
+			up = 1
+		}
+		r(up)
+	})
+	if p.ingress != nil {
+		err = errors.Join(err, registerIngress(p.metrics, p.ingress.handler))
+	}
+	if p.filter != nil {
+		err = errors.Join(err, registerFilter(p.metrics, p.filter.dispatcher))
+	}
+	return err
+}
+
+func registerIngress(m *telemetry.Metrics, h *broker.Handler) error {
+	return errors.Join(
+		m.Counter("millrace.ingress.events", "Events accepted, that is stored and confirmed.", func(r report) {
+			r(int64(h.Stats().AcceptedEvents))
+		}),
+		m.Counter("millrace.ingress.refused", "Requests refused, by reason.", func(r report) {
+			for reason, n := range h.Stats().Refused {
+				r(int64(n), attribute.String("reason", broker.Reason(reason).String()))
+			}
+		}),
+	)
+}
+
+// deliveryOutcomes are the ways in which a matched event can go on.
+func deliveryOutcomes(c dispatch.Counts) map[string]uint64 {
+	return map[string]uint64{
+		"delivered": c.Delivered, "retried": c.Retried, "overflowed": c.Overflowed,
+		"dead_lettered": c.DeadLettered, "parked": c.Parked,
+	}
+}
+
+func registerFilter(m *telemetry.Metrics, d *dispatch.Dispatcher) error {
+	perTrigger := func(value func(dispatch.TriggerStats) int64) telemetry.Observe {
+		return func(r report) {
+			for _, s := range d.Stats() {
+				r(value(s), attribute.String("broker", s.Broker), attribute.String("trigger", s.Trigger))
+			}
+		}
+	}
+	return errors.Join(
+		m.Counter("millrace.trigger.matched", "Events that matched the Trigger.",
+			perTrigger(func(s dispatch.TriggerStats) int64 { return int64(s.Matched) })),
+		m.Counter("millrace.trigger.attempts", "Requests made to the Trigger's subscriber.",
+			perTrigger(func(s dispatch.TriggerStats) int64 { return int64(s.Attempts) })),
+		m.Gauge("millrace.trigger.active", "Deliveries under way in this process.",
+			perTrigger(func(s dispatch.TriggerStats) int64 { return int64(s.Active) })),
+		m.Counter("millrace.trigger.events", "Matched events by what became of them.", func(r report) {
+			for _, s := range d.Stats() {
+				for outcome, n := range deliveryOutcomes(s.Counts) {
+					r(int64(n), attribute.String("broker", s.Broker), attribute.String("trigger", s.Trigger),
+						attribute.String("outcome", outcome))
+				}
+			}
+		}),
+		m.Counter("millrace.trigger.replies", "Replies of the Trigger's subscriber, by what became of them.", func(r report) {
+			for _, s := range d.Stats() {
+				for outcome, n := range map[string]uint64{"stored": s.Replies, "dropped": s.RepliesDropped, "ignored": s.RepliesIgnored} {
+					r(int64(n), attribute.String("broker", s.Broker), attribute.String("trigger", s.Trigger),
+						attribute.String("outcome", outcome))
+				}
+			}
+		}),
+		m.Counter("millrace.filter.errors", "Filter expressions that failed at evaluation and so did not match.", func(r report) {
+			for _, s := range d.FilterErrors() {
+				key := attribute.String("broker", s.Broker)
+				r(int64(s.CEL), key, attribute.String("dialect", "cel"))
+				r(int64(s.CESQL), key, attribute.String("dialect", "cesql"))
+			}
+		}),
+	)
+}

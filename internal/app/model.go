@@ -1,0 +1,215 @@
+package app
+
+import (
+	"cmp"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	eventingv1 "millrace.dev/api/eventing/v1"
+	"millrace.dev/internal/objects"
+	"millrace.dev/pkg/broker"
+	"millrace.dev/pkg/delivery"
+	"millrace.dev/pkg/dispatch"
+	"millrace.dev/pkg/stream"
+	"millrace.dev/pkg/trigger"
+)
+
+// The reasons why a Trigger is not in effect that the data plane itself finds.
+const (
+	reasonInvalidFilter   = "InvalidFilter"
+	reasonInvalidDelivery = "InvalidDelivery"
+	reasonInvalidURI      = "SubscriberURIInvalid"
+)
+
+// model is what the data plane serves, built from one set of objects. It is immutable.
+type model struct {
+	brokers  []*brokerModel
+	problems []objects.Problem
+}
+
+// brokerModel is one Broker with its Triggers.
+type brokerModel struct {
+	names    *stream.Names
+	delivery *eventingv1.DeliverySpec
+	ingress  *broker.Broker
+	dispatch *dispatch.Broker
+	triggers []triggerStatus
+}
+
+func (b *brokerModel) key() string { return b.names.Namespace + "/" + b.names.Name }
+
+// triggerStatus says whether a Trigger is in effect.
+type triggerStatus struct {
+	key, subscriber string
+	// reason and message are empty if it is.
+	reason, message string
+}
+
+// table is what the ingress admits events for.
+func (m *model) table() *broker.Table {
+	brokers := make([]*broker.Broker, len(m.brokers))
+	for i, b := range m.brokers {
+		brokers[i] = b.ingress
+	}
+	return broker.NewTable(brokers)
+}
+
+// dispatch is what the filter serves.
+func (m *model) dispatch() []*dispatch.Broker {
+	brokers := make([]*dispatch.Broker, len(m.brokers))
+	for i, b := range m.brokers {
+		brokers[i] = b.dispatch
+	}
+	return brokers
+}
+
+func (m *model) names() []*stream.Names {
+	names := make([]*stream.Names, len(m.brokers))
+	for i, b := range m.brokers {
+		names[i] = b.names
+	}
+	return names
+}
+
+// builder turns sets of objects into models. It keeps what it compiled, so that a change of one Trigger among thousands
+// costs the compilation of one. It is not safe for concurrent use.
+type builder struct {
+	compiler *trigger.Compiler
+	compiled map[string]compiledTrigger // by UID
+}
+
+type compiledTrigger struct {
+	generation int64
+	filter     *trigger.Filter
+	errs       field.ErrorList
+}
+
+func newBuilder() (*builder, error) {
+	c, err := trigger.NewCompiler()
+	if err != nil {
+		return nil, fmt.Errorf("prepare filters: %w", err)
+	}
+	return &builder{compiler: c, compiled: map[string]compiledTrigger{}}, nil
+}
+
+// build does no I/O.
+func (b *builder) build(set *objects.Set) *model {
+	m := &model{problems: slices.Clone(set.Problems)}
+	byKey := map[string]*brokerModel{}
+	for _, o := range set.Brokers {
+		bm := newBrokerModel(o)
+		m.brokers = append(m.brokers, bm)
+		byKey[bm.key()] = bm
+	}
+	used := make(map[string]compiledTrigger, len(set.Triggers))
+	for _, o := range set.Triggers {
+		bm := byKey[o.Namespace+"/"+o.Spec.Broker]
+		if bm == nil {
+			continue // its status says so; nothing to serve
+		}
+		c := b.compile(o)
+		used[string(o.UID)] = c
+		m.problems = append(m.problems, bm.add(o, c, set)...)
+	}
+	b.compiled = used
+	slices.SortFunc(m.brokers, func(x, y *brokerModel) int { return cmp.Compare(x.key(), y.key()) })
+	return m
+}
+
+func newBrokerModel(o *eventingv1.Broker) *brokerModel {
+	n := stream.NewNames(o.Namespace, o.Name, string(o.UID))
+	dedup, _ := strconv.ParseBool(o.Annotations[eventingv1.DeduplicateAnnotation])
+	return &brokerModel{
+		names:    n,
+		delivery: o.Spec.Delivery,
+		ingress:  &broker.Broker{Names: n, Deduplicate: dedup},
+		dispatch: &dispatch.Broker{Names: n, Held: map[string]bool{}},
+	}
+}
+
+// compile compiles the Trigger's filter, unless it is the same as at the last build.
+func (b *builder) compile(o *eventingv1.Trigger) compiledTrigger {
+	c, ok := b.compiled[string(o.UID)]
+	if ok && c.generation == o.Generation {
+		return c
+	}
+	c = compiledTrigger{generation: o.Generation}
+	c.filter, c.errs = b.compiler.Compile(o)
+	return c
+}
+
+// add takes the Trigger up if it can be in effect, and returns what keeps it from that.
+func (b *brokerModel) add(o *eventingv1.Trigger, c compiledTrigger, set *objects.Set) []objects.Problem {
+	t, status, errs := newTrigger(o, b.delivery, c)
+	b.triggers = append(b.triggers, status)
+	if t == nil {
+		b.dispatch.Held[string(o.UID)] = true
+		return set.Explain(objects.Key{Kind: eventingv1.KindTrigger, Namespace: o.Namespace, Name: o.Name}, errs)
+	}
+	b.dispatch.Triggers = append(b.dispatch.Triggers, t)
+	return nil
+}
+
+// newTrigger returns the Trigger as the dispatcher needs it, or nil and why it cannot be in effect.
+func newTrigger(o *eventingv1.Trigger, brokerDelivery *eventingv1.DeliverySpec, c compiledTrigger) (*dispatch.Trigger, triggerStatus, field.ErrorList) {
+	status := triggerStatus{key: o.Namespace + "/" + o.Name}
+	fail := func(reason string, errs field.ErrorList) (*dispatch.Trigger, triggerStatus, field.ErrorList) {
+		status.reason, status.message = reason, errs.ToAggregate().Error()
+		return nil, status, errs
+	}
+	if cond := notReady(o); cond != nil {
+		status.reason, status.message = cond.Reason, cond.Message
+		return nil, status, nil
+	}
+	if len(c.errs) > 0 {
+		return fail(reasonInvalidFilter, c.errs)
+	}
+	policy, errs := delivery.ResolvePolicy(o.Spec.Delivery, brokerDelivery, o.Annotations)
+	if len(errs) > 0 {
+		return fail(reasonInvalidDelivery, errs)
+	}
+	subscriber, sink, errs := endpoints(o)
+	if len(errs) > 0 {
+		return fail(reasonInvalidURI, errs)
+	}
+	status.subscriber = subscriber.Redacted()
+	limit, _ := strconv.Atoi(o.Annotations[eventingv1.MaxConcurrencyAnnotation])
+	return &dispatch.Trigger{
+		Namespace: o.Namespace, Name: o.Name, UID: string(o.UID),
+		Filter: c.filter, Subscriber: subscriber, DeadLetterSink: sink, Policy: policy, MaxConcurrency: limit,
+	}, status, nil
+}
+
+// notReady returns the condition by which whoever resolved the Trigger keeps it out of effect, or nil.
+func notReady(o *eventingv1.Trigger) *metav1.Condition {
+	if c := meta.FindStatusCondition(o.Status.Conditions, "Ready"); c != nil && c.Status == metav1.ConditionFalse {
+		return c
+	}
+	if o.Status.SubscriberURI == nil {
+		return &metav1.Condition{Reason: "SubscriberUnresolved", Message: "the subscriber has no address yet"}
+	}
+	return nil
+}
+
+// endpoints parses the resolved URLs of the Trigger.
+func endpoints(o *eventingv1.Trigger) (subscriber, sink *url.URL, errs field.ErrorList) {
+	parse := func(raw *string, path ...string) *url.URL {
+		if raw == nil {
+			return nil
+		}
+		u, err := url.Parse(*raw)
+		if err != nil {
+			errs = append(errs, field.Invalid(field.NewPath(path[0], path[1:]...), *raw, "is no URL: write one such as http://service.namespace.svc.cluster.local/path"))
+		}
+		return u
+	}
+	subscriber = parse(o.Status.SubscriberURI, "spec", "subscriber", "uri")
+	sink = parse(o.Status.DeadLetterSinkURI, "spec", "delivery", "deadLetterSink", "uri")
+	return subscriber, sink, errs
+}

@@ -1,0 +1,216 @@
+// Package app composes the packages into processes: the ingress, the filter, and dev mode, which is both with an
+// embedded JetStream. The programs under cmd only parse flags and call Run functions of this package.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"millrace.dev/internal/objects"
+	"millrace.dev/internal/telemetry"
+	"millrace.dev/pkg/stream"
+)
+
+// DefaultDrainTimeout is how long a process that was told to stop finishes what is under way.
+const DefaultDrainTimeout = 25 * time.Second
+
+// Options configure a process.
+type Options struct {
+	// Listen is the address of the ingress, host:port; port 0 takes a free one.
+	Listen string
+	// Admin is the address of /healthz, /readyz and /metrics.
+	Admin string
+	// Manifests are the files and folders with Brokers and Triggers.
+	Manifests []string
+	// Services gives URLs to Services that Triggers refer to, by namespace/name, where no cluster can resolve them.
+	Services map[string]string
+	// NATS says how to reach the store.
+	NATS stream.ConnOptions
+	// AllowLoopback permits subscribers on this machine's loopback addresses.
+	AllowLoopback bool
+	// DrainTimeout bounds how long a stopping process finishes what is under way; default [DefaultDrainTimeout].
+	DrainTimeout time.Duration
+	// Logger; default slog.Default().
+	Logger *slog.Logger
+}
+
+func (o Options) withDefaults() Options {
+	if o.DrainTimeout <= 0 {
+		o.DrainTimeout = DefaultDrainTimeout
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	o.NATS.Logger = o.Logger
+	return o
+}
+
+// process is a running composition: a connection to the store, a source of objects, an admin server, and an ingress or
+// a filter or both.
+type process struct {
+	opts      Options
+	log       *slog.Logger
+	conn      *stream.Conn
+	builder   *builder
+	provision *provisioner
+	metrics   *telemetry.Metrics
+	admin     *admin
+	adminHTTP *httpServer
+	ingress   *ingress // nil if not served
+	filter    *filter  // nil if not served
+
+	// tell reports the mistakes in the manifests, each time they were read.
+	tell func([]objects.Problem)
+	// onApply, if set, is told each model after it was applied.
+	onApply func(*model)
+}
+
+// parts says what a process is made of.
+type parts struct{ ingress, filter bool }
+
+// newProcess binds all listeners and opens the connection, so that what cannot work fails here.
+func newProcess(ctx context.Context, o Options, with parts) (_ *process, err error) {
+	o = o.withDefaults()
+	p := &process{opts: o, log: o.Logger, tell: logProblems(o.Logger)}
+	defer func() {
+		if err != nil {
+			p.closeQuietly(ctx)
+		}
+	}()
+	if p.builder, err = newBuilder(); err != nil {
+		return nil, err
+	}
+	if p.metrics, err = telemetry.New(); err != nil {
+		return nil, err
+	}
+	if p.conn, err = stream.Dial(o.NATS); err != nil {
+		return nil, err
+	}
+	p.provision = newProvisioner(p.conn, o.Logger)
+	if with.ingress {
+		if p.ingress, err = newIngress(ctx, p.conn, o.Listen, o.Logger); err != nil {
+			return nil, err
+		}
+	}
+	if with.filter {
+		if p.filter, err = newFilter(p.conn, o.AllowLoopback, o.Logger); err != nil {
+			return nil, err
+		}
+	}
+	return p, p.openAdmin(ctx)
+}
+
+func (p *process) openAdmin(ctx context.Context) error {
+	p.admin = &admin{checks: p.checks(), metrics: p.metrics.Handler()}
+	if err := p.registerMetrics(); err != nil {
+		return err
+	}
+	var err error
+	if p.adminHTTP, err = newHTTPServer(ctx, p.opts.Admin, p.admin.handler()); err != nil {
+		return fmt.Errorf("open the admin port: %w", err)
+	}
+	return nil
+}
+
+func (p *process) checks() []check {
+	checks := []check{{"nats", func() error {
+		if !p.conn.Connected() {
+			return errors.New("not connected to NATS; reconnecting")
+		}
+		return nil
+	}}}
+	if p.ingress != nil {
+		checks = append(checks, check{"ingress", p.ingress.ready})
+	}
+	if p.filter != nil {
+		checks = append(checks, check{"filter", p.filter.ready})
+	}
+	return checks
+}
+
+// closeQuietly releases what newProcess opened before it failed.
+func (p *process) closeQuietly(ctx context.Context) {
+	if p.ingress != nil {
+		_ = p.ingress.server.close(ctx)
+	}
+	if p.conn != nil {
+		p.conn.Close()
+	}
+}
+
+// run works until ctx ends or a part breaks down, then stops in order: readiness off, no more intake, finish what is
+// under way, close the store. Objects come from source.
+func (p *process) run(ctx context.Context, source objects.Source) error {
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	g, running := errgroup.WithContext(running)
+	g.Go(p.adminHTTP.run)
+	g.Go(func() error { return p.provision.run(running) })
+	g.Go(func() error { return source.Run(running, p.apply) })
+	if p.ingress != nil {
+		g.Go(p.ingress.server.run)
+	}
+	<-running.Done()
+	p.shutdown(ctx)
+	stop()
+	return g.Wait()
+}
+
+// apply puts a new set of objects into effect.
+func (p *process) apply(set *objects.Set) {
+	m := p.builder.build(set)
+	p.tell(m.problems)
+	p.provision.apply(m.names())
+	if p.filter != nil {
+		p.filter.apply(m)
+	}
+	if p.ingress != nil {
+		p.ingress.apply(m)
+	}
+	if p.onApply != nil {
+		p.onApply(m)
+	}
+}
+
+// logProblems logs each problem once, as long as it lasts.
+func logProblems(log *slog.Logger) func([]objects.Problem) {
+	var known map[string]bool
+	return func(problems []objects.Problem) {
+		now := make(map[string]bool, len(problems))
+		for _, problem := range problems {
+			text := problem.String()
+			now[text] = true
+			if !known[text] {
+				log.Error("mistake in a manifest", slog.String("problem", text))
+			}
+		}
+		known = now
+	}
+}
+
+// shutdown finishes what is under way, for as long as the drain timeout allows.
+func (p *process) shutdown(ctx context.Context) {
+	p.admin.stopping.Store(true)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.opts.DrainTimeout)
+	defer cancel()
+	if p.ingress != nil {
+		p.logIf("stop the ingress", p.ingress.server.close(ctx))
+	}
+	if p.filter != nil {
+		p.filter.dispatcher.Stop(ctx)
+	}
+	p.conn.Close()
+	p.logIf("stop the admin server", p.adminHTTP.close(ctx))
+	p.logIf("stop metrics", p.metrics.Shutdown(ctx))
+}
+
+func (p *process) logIf(what string, err error) {
+	if err != nil {
+		p.log.Warn("incomplete stop", slog.String("step", what), slog.Any("error", err))
+	}
+}

@@ -1,0 +1,45 @@
+package app
+
+import (
+	"context"
+	"fmt"
+
+	"millrace.dev/internal/objects"
+)
+
+// RunIngress runs the ingress until ctx ends: it accepts events for the Brokers of the manifests and stores them in the
+// NATS that o.NATS names.
+func RunIngress(ctx context.Context, o Options) error {
+	return runParts(ctx, o, parts{ingress: true})
+}
+
+// RunFilter runs the filter until ctx ends: it delivers the stored events of the manifests' Brokers to the subscribers
+// of their Triggers. Several filters share the work.
+func RunFilter(ctx context.Context, o Options) error {
+	return runParts(ctx, o, parts{filter: true})
+}
+
+func runParts(ctx context.Context, o Options, with parts) error {
+	p, err := newProcess(ctx, o, with)
+	if err != nil {
+		return err
+	}
+	source, err := p.files(nil)
+	if err != nil {
+		p.closeQuietly(ctx)
+		return err
+	}
+	p.log.Info("started", p.addresses()...)
+	return p.run(ctx, source)
+}
+
+// files is the source that reads the manifests. brokerURL gives the address of a Broker that a Trigger refers to.
+func (p *process) files(brokerURL func(namespace, name string) string) (*objects.Files, error) {
+	f, err := objects.NewFiles(objects.FilesOptions{
+		Paths: p.opts.Manifests, Resolve: p.opts.Services, BrokerURL: brokerURL, Logger: p.log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read manifests: %w", err)
+	}
+	return f, nil
+}

@@ -1,0 +1,137 @@
+// Package cmdline holds what the programs' command lines have in common: the flags of a process, their defaults from
+// the environment, and logging.
+package cmdline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"millrace.dev/internal/app"
+	"millrace.dev/internal/version"
+)
+
+// envPrefix and a flag's name in capitals make the environment variable that sets its default: MILLRACE_NATS_URL for
+// --nats-url.
+const envPrefix = "MILLRACE_"
+
+// Flags are the options of a process as given on the command line.
+type Flags struct {
+	app.Options
+	logLevel, logFormat string
+}
+
+// BindProcess adds the flags that every process has.
+func (f *Flags) BindProcess(fs *pflag.FlagSet) {
+	fs.StringArrayVarP(&f.Manifests, "filename", "f", nil, "file or folder with Broker and Trigger manifests; watched for changes; repeatable")
+	fs.StringToStringVar(&f.Services, "service", nil, "address of a Service that Triggers refer to, as namespace/name=URL; repeatable")
+	fs.StringVar(&f.Admin, "admin", "127.0.0.1:8081", "address of /healthz, /readyz and /metrics; port 0 takes a free one")
+	fs.DurationVar(&f.DrainTimeout, "drain-timeout", app.DefaultDrainTimeout, "how long to finish what is under way when told to stop")
+	fs.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	fs.StringVar(&f.logFormat, "log-format", "text", "text or json")
+}
+
+// BindListen adds the flag of a process that accepts events.
+func (f *Flags) BindListen(fs *pflag.FlagSet) {
+	fs.StringVar(&f.Listen, "listen", "127.0.0.1:8080", "address that events are posted to; port 0 takes a free one")
+}
+
+// BindNATS adds the flags of a process that dials NATS.
+func (f *Flags) BindNATS(fs *pflag.FlagSet) {
+	fs.StringVar(&f.NATS.URL, "nats-url", "nats://127.0.0.1:4222", "URLs of the NATS servers, separated by commas")
+	fs.StringVar(&f.NATS.CredentialsFile, "nats-credentials", "", "NATS credentials file (JWT and nkey)")
+	fs.StringVar(&f.NATS.TLSCA, "nats-tls-ca", "", "PEM file with the certification authorities of the NATS servers")
+	fs.StringVar(&f.NATS.TLSCert, "nats-tls-cert", "", "PEM file with the client certificate for NATS")
+	fs.StringVar(&f.NATS.TLSKey, "nats-tls-key", "", "PEM file with the key of the client certificate for NATS")
+}
+
+// BindLoopback adds the flag that permits subscribers on this machine.
+func (f *Flags) BindLoopback(fs *pflag.FlagSet) {
+	fs.BoolVar(&f.AllowLoopback, "allow-loopback", false, "deliver to subscribers on this machine's loopback addresses too")
+}
+
+// Logger returns the logger that the flags ask for.
+func (f *Flags) Logger(w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: want debug, info, warn or error", f.logLevel)
+	}
+	o := &slog.HandlerOptions{Level: level}
+	switch f.logFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, o)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, o)), nil
+	default:
+		return nil, fmt.Errorf("--log-format %q: want text or json", f.logFormat)
+	}
+}
+
+// SetFromEnvironment gives every flag that was not set on the command line the value of its environment variable, if
+// there is one.
+func SetFromEnvironment(fs *pflag.FlagSet, lookup func(string) (string, bool)) error {
+	var errs []error
+	fs.VisitAll(func(flag *pflag.Flag) {
+		name := EnvName(flag.Name)
+		value, ok := lookup(name)
+		if !ok || flag.Changed {
+			return
+		}
+		if err := fs.Set(flag.Name, value); err != nil {
+			errs = append(errs, fmt.Errorf("environment variable %s: %w", name, err))
+		}
+	})
+	return errors.Join(errs...)
+}
+
+// EnvName is the environment variable of a flag.
+func EnvName(flag string) string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// NewServer returns the command of a program that is one process.
+func NewServer(use, short string, bind func(*Flags, *pflag.FlagSet), run func(context.Context, app.Options) error) *cobra.Command {
+	f := &Flags{}
+	cmd := &cobra.Command{
+		Use: use, Short: short, Args: cobra.NoArgs, Version: version.String(), SilenceUsage: true, SilenceErrors: true,
+		Long: short + "\n\nEvery flag can also be given by an environment variable: " + EnvName("nats-url") + " for --nats-url.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := SetFromEnvironment(cmd.Flags(), os.LookupEnv); err != nil {
+				return err
+			}
+			if len(f.Manifests) == 0 {
+				return fmt.Errorf("no manifests: give a file or folder with --filename or %s", EnvName("filename"))
+			}
+			var err error
+			if f.Options.Logger, err = f.Logger(cmd.ErrOrStderr()); err != nil {
+				return err
+			}
+			return run(cmd.Context(), f.Options)
+		},
+	}
+	bind(f, cmd.Flags())
+	return cmd
+}
+
+// Main runs the command until it ends or the process is told to stop by SIGINT or SIGTERM, and returns the exit code: 0
+// if all went well, else 1.
+func Main(cmd *cobra.Command) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// A second signal ends the process at once.
+	context.AfterFunc(ctx, stop)
+	if err := cmd.ExecuteContext(ctx); err != nil {
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s: %v\n", cmd.Name(), err)
+		return 1
+	}
+	return 0
+}
