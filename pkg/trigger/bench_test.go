@@ -113,6 +113,31 @@ func BenchmarkMatch(b *testing.B) {
 	}
 }
 
+// BenchmarkMatchSpread is the equality case with another type each time, so that the table is not in the processor's
+// cache.
+func BenchmarkMatchSpread(b *testing.B) {
+	const n = 100_000
+	filter := benchFilters()["equality"]
+	table := benchTable(b, filter, n)
+	events := make([]*event.Event, 4096)
+	for i := range events {
+		events[i] = benchEvent()
+		events[i].Set(event.Type, filter(i * 7919 % n).Exact[event.Type], event.String)
+	}
+	in := trigger.NewInput(events[0])
+	var dst []int
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		in.Reset(events[i%len(events)])
+		dst = table.Match(in, dst[:0])
+		i++
+	}
+	if len(dst) != 1 {
+		b.Fatalf("%d match, want one", len(dst))
+	}
+}
+
 func BenchmarkNewTable(b *testing.B) {
 	for _, kind := range []string{"equality", "sourceAndType", "prefix"} {
 		b.Run(kind+"/100000", func(b *testing.B) {
