@@ -54,7 +54,7 @@ func (d *decoder) value(node *yaml.Node, target reflect.Value, path string, dept
 		return
 	}
 	if depth > maxDepth {
-		d.report(node, path, fmt.Sprintf("nested more than %d levels deep", maxDepth), "")
+		d.report(node, beginning(path), fmt.Sprintf("nested more than %d levels deep", maxDepth), "")
 		return
 	}
 	node = resolveAlias(node)
@@ -302,6 +302,15 @@ func join(path, name string) string {
 		return name
 	}
 	return path + "." + name
+}
+
+// beginning is the part of a very long path that a reader needs.
+func beginning(path string) string {
+	const limit = 40
+	if len(path) <= limit {
+		return path
+	}
+	return path[:max(strings.LastIndexByte(path[:limit], '.'), 0)]
 }
 
 func typeName(kind reflect.Kind) string {

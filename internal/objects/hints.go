@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	eventingv1 "millrace.dev/api/eventing/v1"
 )
@@ -22,6 +23,9 @@ func (d *decoder) unknownFieldHint(typ reflect.Type, path, name string) string {
 	}
 	if elsewhere := d.pathsOf(name); len(elsewhere) > 0 {
 		return fmt.Sprintf("%s belongs at %s: check the indentation", name, strings.Join(elsewhere, " or "))
+	}
+	if typ == reflect.TypeFor[metav1.ObjectMeta]() {
+		return "known here: name, namespace, labels, annotations"
 	}
 	return "known here: " + strings.Join(d.names(typ), ", ")
 }

@@ -87,6 +87,9 @@ func (m *manifest) keep(earlier *manifest) {
 // addDocument adds the object, or the list of objects, that a document holds.
 func (m *manifest) addDocument(t *text, node *yaml.Node, depth int) {
 	node = resolveAlias(node)
+	if isNull(node) {
+		return // an empty document
+	}
 	if node.Kind != yaml.MappingNode {
 		m.skipped["not a Kubernetes object"]++
 		return
@@ -236,11 +239,18 @@ func (k objectKind) mistake(node *yaml.Node) (wrong, detail, hint string) {
 	case k.ours() && !slices.Contains(otherKinds(), k.name):
 		return "kind", fmt.Sprintf("there is no kind %s in %s", k.name, k.group), k.kindHint()
 	case k.named() && k.nearOurs():
-		return "apiVersion", fmt.Sprintf("a %s of %q", k.name, scalarAt(node, "apiVersion")), "write apiVersion: " + eventingv1.APIVersion
+		return "apiVersion", k.groupFault(), "write apiVersion: " + eventingv1.APIVersion
 	case k.name == "" && k.version == "" && looksLikeTrigger(node):
 		return "", "apiVersion and kind are missing", "write apiVersion: " + eventingv1.APIVersion + " and kind: Trigger"
 	}
 	return "", "", ""
+}
+
+func (k objectKind) groupFault() string {
+	if k.version == "" {
+		return "is missing"
+	}
+	return fmt.Sprintf("there is no kind %s in %s", k.name, strings.TrimPrefix(k.group+"/"+k.version, "/"))
 }
 
 func (k objectKind) kindHint() string {

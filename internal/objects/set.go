@@ -23,8 +23,8 @@ type Key struct {
 
 // String returns the key as people write it: Trigger default/gifts.
 func (k Key) String() string {
-	if k.Namespace == "" {
-		return k.Kind + " " + k.Name
+	if k.Name == "" {
+		return k.Kind + " without a name"
 	}
 	return k.Kind + " " + k.Namespace + "/" + k.Name
 }

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -15,8 +16,11 @@ import (
 const (
 	// maxFileSize bounds a manifest file, in bytes.
 	maxFileSize = 16 << 20
-	// maxLocateLines bounds the documents in which the line of a syntax error is searched for.
+	// maxLocateLines and maxLocateSize, in bytes, bound the documents in which the line of a syntax error is searched
+	// for, and maxLocated their number in a file: a search parses a document as often as it has lines.
 	maxLocateLines = 400
+	maxLocateSize  = 64 << 10
+	maxLocated     = 5
 )
 
 // document is one YAML document of a file, or what is wrong with it.
@@ -34,12 +38,18 @@ type syntaxFault struct {
 // parseDocuments parses the documents of a text. Each is parsed by itself, so that a mistake in one hides no other.
 func parseDocuments(t *text) []document {
 	var docs []document
+	faults := 0
 	for start := 0; start < len(t.lines); {
 		end := start + 1
 		for end < len(t.lines) && !isDocumentStart(t.lines[end]) {
 			end++
 		}
-		docs = append(docs, parseChunk(t.lines[start:end], start)...)
+		chunk, fault := parseChunk(t.lines[start:end], faults < maxLocated)
+		if fault != nil {
+			faults++
+			chunk = append(chunk, document{fault: fault})
+		}
+		docs = append(docs, shift(chunk, start)...)
 		start = end
 	}
 	return docs
@@ -52,18 +62,31 @@ func isDocumentStart(line string) bool {
 }
 
 // parseChunk parses the lines between two document starts. These are one document, unless "..." ends it early.
-func parseChunk(lines []string, offset int) []document {
+// With search, the line of a fault is searched for; else it is what the parser says.
+func parseChunk(lines []string, search bool) ([]document, *syntaxFault) {
 	if onlyDirectives(lines) {
-		return nil
+		return nil, nil
 	}
-	docs, err := decodeNodes(strings.Join(lines, ""))
+	content := strings.Join(lines, "")
+	docs, err := decodeNodes(content)
+	if err == nil {
+		return docs, nil
+	}
+	line := parserLine(err, len(lines))
+	if search && len(lines) <= maxLocateLines && len(content) <= maxLocateSize {
+		line = firstBadLine(lines)
+	}
+	return docs, faultAt(lines, line, err)
+}
+
+// shift moves documents from the lines of their chunk to those of the file.
+func shift(docs []document, offset int) []document {
 	for _, doc := range docs {
+		if doc.fault != nil {
+			doc.fault.line += offset
+			continue
+		}
 		shiftLines(doc.root, offset)
-	}
-	if err != nil {
-		fault := locateFault(lines, err)
-		fault.line += offset
-		docs = append(docs, document{fault: fault})
 	}
 	return docs
 }
@@ -105,28 +128,49 @@ func shiftLines(node *yaml.Node, offset int) {
 	}
 }
 
-// locateFault says where in lines a syntax error is, and what it is. The parser's own line is often that of the block
-// around the mistake, so the mistake is looked for: it is on the line after the longest beginning that parses.
-func locateFault(lines []string, err error) *syntaxFault {
-	fault := &syntaxFault{line: 1, column: 1, detail: parserMessage(err)}
-	if line, ok := parserLine(err); ok {
-		fault.line = min(line, len(lines))
-	}
-	if len(lines) <= maxLocateLines {
-		fault.line = firstBadLine(lines)
-	}
-	line := lines[fault.line-1]
+// faultAt describes the syntax error on a line, which counts from 1.
+func faultAt(lines []string, number int, err error) *syntaxFault {
+	fault := &syntaxFault{line: number, detail: parserMessage(err)}
+	line := lines[number-1]
 	fault.column = 1 + utf8.RuneCountInString(line) - utf8.RuneCountInString(strings.TrimLeft(line, " \t"))
 	if tab := tabInIndentation(line); tab > 0 {
 		fault.column = tab
 		fault.detail, fault.hint = "a tab in the indentation, which YAML does not allow", "indent with spaces"
 		return fault
 	}
+	if bad := badCharacter(line); bad > 0 {
+		fault.column = bad
+	}
 	fault.hint = syntaxHint(fault.detail, line)
+	if strings.Contains(fault.detail, "mapping values") && lacksColon(lines[:fault.line-1]) {
+		fault.hint = "the line before it lacks a colon: write key: value"
+	}
 	return fault
 }
 
-// firstBadLine returns the number of the line after the longest beginning of lines that parses.
+// badCharacter returns the column of a character that YAML does not allow in a file, 0 when there is none.
+func badCharacter(line string) int {
+	column := 0
+	for _, r := range line {
+		column++
+		if r == utf8.RuneError || unicode.IsControl(r) && !unicode.IsSpace(r) {
+			return column
+		}
+	}
+	return 0
+}
+
+// lacksColon reports whether the last of lines should be a key and a value and is not.
+func lacksColon(lines []string) bool {
+	if len(lines) == 0 {
+		return false
+	}
+	last := strings.TrimSpace(lines[len(lines)-1])
+	return last != "" && !strings.ContainsAny(last, ":#-[{\"'")
+}
+
+// firstBadLine returns the number of the line after the longest beginning of lines that parses. The line the parser names
+// is often that of the block around the mistake instead.
 func firstBadLine(lines []string) int {
 	for n := len(lines) - 1; n > 0; n-- {
 		if _, err := decodeNodes(strings.Join(lines[:n], "")); err == nil {
@@ -143,7 +187,7 @@ func skipBlank(lines []string, n int) int {
 			return i + 1
 		}
 	}
-	return n + 1
+	return min(n+1, len(lines))
 }
 
 // tabInIndentation returns the column of a tab before the first character of a line, 0 when there is none.
@@ -166,25 +210,30 @@ func parserMessage(err error) string {
 	return "not YAML: " + message
 }
 
-// parserLine is the line the parser names. It counts from 0 in most of its messages.
-func parserLine(err error) (int, bool) {
+// parserLine is the line the parser names, which counts from 0 in most of its messages; 1 if it names none.
+func parserLine(err error, lines int) int {
 	match := regexp.MustCompile(`yaml: line (\d+):`).FindStringSubmatch(err.Error())
 	if match == nil {
-		return 0, false
+		return 1
 	}
 	line, convErr := strconv.Atoi(match[1])
-	return line + 1, convErr == nil
+	if convErr != nil {
+		return 1
+	}
+	return min(line+1, lines)
 }
 
 // syntaxHint says what usually is behind a message of the parser.
 func syntaxHint(message, line string) string {
 	switch {
+	case strings.Contains(message, "mapping values are not allowed") && strings.Count(line, ": ") > 1:
+		return `quote the value, which holds ": ", or write it as a block after key: |`
 	case strings.Contains(message, "mapping values are not allowed"):
 		return `indent the line as the one before it, or quote the value if it holds ": "`
 	case strings.Contains(message, "cannot start any token") && strings.Contains(line, "%"),
 		strings.Contains(message, "cannot start any token") && strings.ContainsAny(line, "@`"):
 		return "quote the value"
-	case strings.Contains(message, "unknown anchor"):
+	case strings.Contains(message, "unknown anchor"), strings.Contains(message, "alphabetic or numeric"):
 		return "quote the value: a leading * is an alias in YAML"
 	case strings.Contains(message, "could not find expected ':'"):
 		return "write key: value, with a space after the colon"
@@ -196,6 +245,8 @@ func syntaxHint(message, line string) string {
 		return "check the indentation and the quotes of this line"
 	case strings.Contains(message, "control characters"):
 		return "remove the control character"
+	case strings.Contains(message, "UTF-8"):
+		return "save the file as UTF-8"
 	}
 	return ""
 }

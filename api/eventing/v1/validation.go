@@ -197,9 +197,11 @@ func uriFault(raw string, withRef bool) string {
 	case uri.Scheme == "" && strings.HasPrefix(raw, "//"):
 		return "must begin with a scheme; write http:" + raw
 	case uri.Scheme == "" && strings.HasPrefix(raw, "/"):
-		return "a path alone needs a ref beside it that it is relative to; write ref, or a whole URL such as http://gifts.default.svc" + raw
-	case uri.Scheme == "", uri.Opaque != "":
+		return "is a path, which needs a ref beside it to be relative to; write ref, or a whole URL such as http://gifts.default.svc" + raw
+	case uri.Scheme == "", uri.Opaque != "" && strings.ContainsAny(uri.Opaque[:1], "0123456789"):
 		return "must be an absolute URL; write http://" + raw
+	case uri.Opaque != "":
+		return "must be an absolute URL such as http://gifts.default.svc/hook"
 	case uri.Host == "":
 		return "must name a host, as in http://gifts.default.svc/hook"
 	}
@@ -208,7 +210,7 @@ func uriFault(raw string, withRef bool) string {
 
 func relativeFault(uri *url.URL) string {
 	if uri.IsAbs() || uri.Host != "" {
-		return "beside a ref only a path relative to the ref's address is possible, such as /hook; remove ref to use this URL"
+		return "is a whole URL; beside a ref write a path relative to its address, such as /hook, or remove the ref"
 	}
 	return ""
 }
