@@ -176,7 +176,7 @@ func (n *sqlNode) explain(in *Input) Explanation {
 // explain asks the program itself how its parts came out, but takes the outcome from an evaluation as Match does it.
 func (n *celNode) explain(in *Input) Explanation {
 	ok, err := n.program.Eval(in.cel)
-	e := n.fromCEL(n.program.Explain(in.cel))
+	e := n.fromCEL(in, n.program.Explain(in.cel))
 	e.Expr, e.Matched, e.Error = n.source, ok, ""
 	if err != nil {
 		e.Error = err.Error()
@@ -189,21 +189,28 @@ func (n *celNode) explain(in *Input) Explanation {
 	return e
 }
 
-func (n *celNode) fromCEL(c cel.Explanation) Explanation {
+func (n *celNode) fromCEL(in *Input, c cel.Explanation) Explanation {
 	e := n.explanation(c.Expr, c.Result == "true")
 	if c.Result != "true" && c.Result != "false" {
 		e.Error = c.Result
 	}
 	var values []string
 	for _, v := range c.Values {
-		values = append(values, v.Expr+" = "+v.Value)
+		value := v.Value
+		if strings.HasPrefix(value, "no such key") {
+			value = "absent"
+		}
+		values = append(values, v.Expr+" = "+value)
 	}
 	e.Actual = strings.Join(values, ", ")
 	for _, sub := range c.Children {
-		e.Children = append(e.Children, n.fromCEL(sub))
+		e.Children = append(e.Children, n.fromCEL(in, sub))
+	}
+	if len(e.Children) == 1 && e.Children[0].Matched { // a negation
+		e.Actual = e.Children[0].Actual
 	}
 	if !e.Matched && len(c.Children) == 0 {
-		e.Hint = celHint(c)
+		e.Hint = celHint(in.event, c)
 	}
 	return e
 }

@@ -112,6 +112,21 @@ spec:
 	}
 }
 
+func TestExplainCEL(t *testing.T) {
+	f := compile(t, newCompiler(t), parse(t,
+		`spec: {filter: {cel: 'ce.type == "a" && (ce.subject == "s" || !(ce.id == "1")) && data.x > 1'}}`))
+	e := anEvent("id", "1", "source", "/a", "type", "a", "datacontenttype", "application/json")
+	e.Data = []byte(`{"y": 1}`)
+	var blamed []string
+	for _, failure := range f.Explain(trigger.NewInput(e)).Failures() {
+		blamed = append(blamed, failure.Expr+": "+failure.Actual)
+	}
+	want := []string{`ce.subject == "s": ce.subject = absent`, `!(ce.id == "1"): ce.id = "1"`, `data.x > 1: data.x = absent`}
+	if diff := cmp.Diff(want, blamed); diff != "" {
+		t.Errorf("blamed (-want +got):\n%s", diff)
+	}
+}
+
 func TestHints(t *testing.T) {
 	c := newCompiler(t)
 	e := anEvent("id", "1", "source", "/shop/oslo/", "type", "gift.sent", "subject", " x ", "partitionkeys", "k", "empty", "",
@@ -147,6 +162,7 @@ func TestHints(t *testing.T) {
 		"cesql":             {e, `{cesql: "type = 'gift.Sent' AND id = '1'"}`, `type: "gift.sent" differs only in case`},
 		"cesql absent":      {e, `{cesql: "partitionkey = 'k'"}`, `but it has partitionkeys`},
 		"cel":               {e, `{cel: 'ce.type == "gift.send"'}`, `"gift.sent" is nearly "gift.send"`},
+		"cel, similar":      {e, `{cel: 'ce.partitionkey == "k"'}`, `but it has partitionkeys`},
 		"cel in a part":     {e, `{cel: 'ce.id == "1" && ce.type == "Gift.sent"'}`, `differs only in case`},
 		"cel, int":          {e, `{cel: 'ce.count == "5"'}`, `ce.count is 5 and not the text "5"; write 5 without quotes`},
 		"cel, text":         {asJSON, `{cel: 'data.amount == 5'}`, `data.amount is the text "5" and not a number; write int(data.amount)`},

@@ -147,9 +147,12 @@ func dataHint(in *Input) string {
 }
 
 // celHint says what may be wrong with a CEL comparison that is false or failed, by its text and the values in it.
-func celHint(c cel.Explanation) string {
+func celHint(e *event.Event, c cel.Explanation) string {
 	literals := stringLiterals(c.Expr)
 	for _, v := range c.Values {
+		if name, ok := strings.CutPrefix(v.Expr, "ce."); ok && e.Lookup(name) == nil {
+			return absentHint(e, name)
+		}
 		text, err := strconv.Unquote(v.Value)
 		if err != nil { // no string
 			if slices.Contains(literals, v.Value) {

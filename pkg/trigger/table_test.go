@@ -170,7 +170,12 @@ func TestTableStats(t *testing.T) {
 	if diff := cmp.Diff(want, table.Stats()); diff != "" {
 		t.Error(diff)
 	}
-	got := table.Match(trigger.NewInput(anEvent("type", "a", "subject", "six")), nil)
+	e := anEvent("type", "a", "subject", "six")
+	in := trigger.NewInput(e)
+	if in.Event() != e {
+		t.Error("the Input has another event")
+	}
+	got := table.Match(in, nil)
 	if diff := cmp.Diff([]string{"type", "suffix", "present", "every"}, got); diff != "" {
 		t.Error(diff)
 	}
@@ -214,6 +219,45 @@ func TestTableSpreadsPairs(t *testing.T) {
 	trigger.NewTable(entries).Match(in, nil)
 	if got := in.Errors().CEL; got != 1 {
 		t.Errorf("%d filters were evaluated, want 1", got)
+	}
+}
+
+// TestTableOfManyCombinations has more combinations of attributes than a table looks up together, and filters whose
+// values make more keys than one may have.
+func TestTableOfManyCombinations(t *testing.T) {
+	c := newCompiler(t)
+	oneOf := func(name string) eventingv1.Filter {
+		var f eventingv1.Filter
+		for i := range 10 {
+			f.Any = append(f.Any, eventingv1.Filter{Exact: map[string]string{name: fmt.Sprint(i)}})
+		}
+		return f
+	}
+	var filters []*trigger.Filter
+	for pair := range 20 {
+		a, b := fmt.Sprintf("a%d", pair), fmt.Sprintf("b%d", pair)
+		for i := range 100 {
+			filters = append(filters, byAttributes(t, c, a, fmt.Sprint(i/10), b, fmt.Sprint(i%10)))
+		}
+		filters = append(filters, byFilters(t, c, oneOf(a), oneOf(b)))
+	}
+	var entries []trigger.Entry[int]
+	for i, f := range filters {
+		entries = append(entries, trigger.Entry[int]{Filter: f, Target: i})
+	}
+	table := trigger.NewTable(entries)
+	for pair := range 20 {
+		e := anEvent(fmt.Sprintf("a%d", pair), "3", fmt.Sprintf("b%d", pair), "7", "a0", "1", "a1", "5")
+		var want []int
+		in := trigger.NewInput(e)
+		for i, f := range filters {
+			if f.Match(in) {
+				want = append(want, i)
+			}
+		}
+		if diff := cmp.Diff(want, table.Match(in, nil)); diff != "" {
+			t.Errorf("pair %d (-filters +table):\n%s", pair, diff)
+		}
 	}
 }
 
