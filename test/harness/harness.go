@@ -312,3 +312,14 @@ func Lines(r io.Reader) ([][]byte, error) {
 	}
 	return lines, s.Err()
 }
+
+// TryDev runs dev mode for a moment and returns the error it ends with.
+func TryDev(t testing.TB, data string, manifests ...string) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	return app.RunDev(ctx, app.DevOptions{
+		Options: app.Options{Listen: "127.0.0.1:0", Admin: "127.0.0.1:0", Manifests: manifests, Logger: slog.New(slog.DiscardHandler)},
+		Data:    data, Out: io.Discard,
+	})
+}
