@@ -17,4 +17,4 @@ mkdir -p "$out/api/eventing/v1" "$out/config/crds"
 
 # Deepcopy first: it is what makes the types whole, and the CRDs are read from them.
 "$generator" object paths=./api/... output:object:dir="$out/api/eventing/v1"
-"$generator" crd:generateEmbeddedObjectMeta=true paths=./api/... output:crd:dir="$out/config/crds"
+"$generator" crd paths=./api/... output:crd:dir="$out/config/crds"

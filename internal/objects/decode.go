@@ -242,11 +242,7 @@ func wholeNumber(value any) (int64, bool) {
 
 // resolveScalar returns what a scalar means in YAML 1.1: nil, a bool, a number or a string.
 func resolveScalar(node *yaml.Node) any {
-	const quoted = yaml.SingleQuotedStyle | yaml.DoubleQuotedStyle | yaml.LiteralStyle | yaml.FoldedStyle | yaml.TaggedStyle
-	if node.Style&quoted != 0 {
-		return node.Value
-	}
-	if node.Value != "" && !strings.ContainsRune("+-.~0123456789yYnNtTfFoO", rune(node.Value[0])) {
+	if !isPlain(node) || !mayBeTyped(node.Value) {
 		return node.Value
 	}
 	// As the only element of a list, so that nothing but a scalar can come of it.
@@ -261,8 +257,32 @@ func resolveScalar(node *yaml.Node) any {
 	return node.Value
 }
 
+// isPlain reports whether a scalar is written without quotes, as no block, and without a tag.
+func isPlain(node *yaml.Node) bool {
+	return node.Style&^yaml.FlowStyle == 0
+}
+
+// mayBeTyped reports whether a plain scalar can be anything but a string. It spares the parser most of the texts.
+func mayBeTyped(value string) bool {
+	const longestWord = len("false")
+	switch {
+	case value == "":
+		return true
+	case strings.ContainsRune("yYnNtTfFoO~", rune(value[0])):
+		return len(value) <= longestWord
+	}
+	return strings.ContainsRune("+-.0123456789", rune(value[0]))
+}
+
 func isNull(node *yaml.Node) bool {
-	return node.Kind == yaml.ScalarNode && resolveScalar(node) == nil
+	if node.Kind != yaml.ScalarNode || !isPlain(node) {
+		return false
+	}
+	switch node.Value {
+	case "", "~", "null", "Null", "NULL":
+		return true
+	}
+	return false
 }
 
 // field returns a struct's field by its JSON name.

@@ -137,16 +137,13 @@ func load(paths []string, stdin io.Reader) (*Set, error) {
 
 // Run implements Source. It returns nil when ctx ends; a file system that cannot be watched is polled instead.
 func (f *Files) Run(ctx context.Context, apply func(*Set)) error {
-	follower := &follower{
-		files: f, apply: apply, previous: newPrevious(),
-		entries: map[string]*entry{}, watched: map[string]bool{}, faults: map[string]string{},
-	}
+	follower := newFollower(f, apply)
 	if err := follower.watch(); err != nil {
 		f.logger.WarnContext(ctx, "cannot watch files: changes are noticed by polling only", slog.Any("error", err))
 	}
 	defer follower.close()
-	follower.refresh(ctx)
-	return follower.loop(ctx)
+	follower.loop(ctx)
+	return nil
 }
 
 // follower is the state of one Run.
@@ -168,6 +165,13 @@ type entry struct {
 	readAt   time.Time
 	digest   [sha256.Size]byte // of the content, or of the error
 	manifest *manifest
+}
+
+func newFollower(files *Files, apply func(*Set)) *follower {
+	return &follower{
+		files: files, apply: apply, previous: newPrevious(),
+		entries: map[string]*entry{}, watched: map[string]bool{}, faults: map[string]string{},
+	}
 }
 
 func (f *follower) watch() error {
@@ -193,7 +197,9 @@ func (f *follower) events() (<-chan fsnotify.Event, <-chan error) {
 	return f.watcher.Events, f.watcher.Errors
 }
 
-func (f *follower) loop(ctx context.Context) error {
+// loop delivers the first Set at once, and one after every change until ctx ends.
+func (f *follower) loop(ctx context.Context) {
+	f.refresh(ctx)
 	events, failures := f.events()
 	poll := time.NewTicker(f.files.options.Poll)
 	defer poll.Stop()
@@ -204,7 +210,7 @@ func (f *follower) loop(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-events:
 			if pendingSince.IsZero() {
 				pendingSince = time.Now()

@@ -62,10 +62,8 @@ type lister struct {
 }
 
 func (l *lister) add(root string) error {
+	l.folders = append(l.folders, filepath.Dir(root)) // also when root is gone: this is where it will come back
 	info, err := os.Stat(root)
-	if !errors.Is(err, fs.ErrNotExist) || err == nil {
-		l.folders = append(l.folders, filepath.Dir(root))
-	}
 	if err != nil {
 		return fmt.Errorf("find manifests: %w", err)
 	}
