@@ -2,6 +2,7 @@ package event_test
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -69,5 +70,19 @@ func TestCheckSize(t *testing.T) {
 		if err := e.CheckSize(tc.limits); errors.As(err, &tooLarge) != (tc.part != "") || tooLarge != nil && tooLarge.Part != tc.part {
 			t.Errorf("%+v: got %v", tc.limits, err)
 		}
+	}
+}
+
+// TestAdmittedEventStaysValid guards against an event that is accepted and then cannot be read back from the store.
+func TestAdmittedEventStaysValid(t *testing.T) {
+	e := minimal()
+	for i := len(e.Attributes); i < event.MaxAttributes; i++ {
+		e.Set("x"+strconv.Itoa(i), "v", event.String)
+	}
+	if err := event.Admit(e, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Validate(); err != nil {
+		t.Error(err)
 	}
 }

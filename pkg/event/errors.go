@@ -5,8 +5,12 @@ import (
 	"strings"
 )
 
-// maxQuoted bounds how many bytes of what a sender wrote an [Error] repeats.
-const maxQuoted = 64
+// An [Error] repeats little of what a sender wrote: a name up to maxName bytes, or up to maxQuoted if each of them may
+// take four to escape.
+const (
+	maxName   = 128
+	maxQuoted = 32
+)
 
 // Error says why something is not a CloudEvent, in terms its sender can act on. Every error of this package's decoders,
 // of [Event.Validate] and of [Admit] is or wraps one.
@@ -40,14 +44,11 @@ func (e *Error) Error() string {
 
 // invalid returns the Error for an event outside a batch.
 func invalid(attribute, detail, hint string) *Error {
-	return &Error{Index: -1, Attribute: attribute, Detail: detail, Hint: hint}
+	return &Error{Index: -1, Attribute: attribute[:min(len(attribute), maxName)], Detail: detail, Hint: hint}
 }
 
 // quoteName makes an attribute name that broke the rules fit to be shown.
 func quoteName(name string) string {
-	if len(name) > maxQuoted {
-		name = name[:maxQuoted]
-	}
-	q := strconv.QuoteToASCII(name)
+	q := strconv.QuoteToASCII(name[:min(len(name), maxQuoted)])
 	return q[1 : len(q)-1]
 }

@@ -82,7 +82,7 @@ func DecodeBinary(h http.Header, body []byte) (*Event, error) {
 			continue
 		}
 		if len(e.Attributes) > MaxAttributes {
-			break // Validate refuses it.
+			break // It will be refused.
 		}
 		if name == DataContentType && len(key) != len(contentTypeHeader) {
 			return nil, invalid(name, "has a header of its own", "send the media type as Content-Type")
@@ -92,7 +92,7 @@ func DecodeBinary(h http.Header, body []byte) (*Event, error) {
 		}
 	}
 	slices.SortFunc(e.Attributes, compareAttributes)
-	if err := e.Validate(); err != nil {
+	if err := e.validateReceived(); err != nil {
 		return nil, err
 	}
 	e.Headers = PassOn(h)

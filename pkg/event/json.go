@@ -85,7 +85,7 @@ func decodeObject(raw []byte) (*Event, error) {
 			}
 		}
 	}
-	if err := e.Validate(); err != nil {
+	if err := e.validateReceived(); err != nil {
 		return nil, err
 	}
 	if err := e.decodeData(data, dataBase64); err != nil {
@@ -105,7 +105,7 @@ func listMembers(raw []byte) ([]member, error) {
 			return nil, duplicate(quoteName(name))
 		}
 		if len(list) == MaxAttributes+2 {
-			return nil, invalid("", "has more than "+strconv.Itoa(MaxAttributes)+" attributes", "move them into the data")
+			return nil, tooMany()
 		}
 		list = append(list, member{name, value})
 	}

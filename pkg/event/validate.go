@@ -7,9 +7,12 @@ import (
 	"time"
 )
 
-// MaxAttributes is the number of attributes beyond which an event is refused. It keeps the price of looking one up, and
-// of finding one given twice, small.
+// MaxAttributes is the number of attributes beyond which the decoders refuse an event. It keeps the price of looking one
+// up, and of finding one given twice, small.
 const MaxAttributes = 256
+
+// ownAttributes is how many more attributes a valid event may have: those that Millrace gives it on its way.
+const ownAttributes = 32
 
 // The members of the JSON format that hold the payload. No attribute can have such a name.
 const (
@@ -22,8 +25,8 @@ const dataContentEncoding = "datacontentencoding"
 
 // Validate reports the first thing that keeps e from being a CloudEvent 1.0 or 0.3. The error is an [*Error].
 func (e *Event) Validate() error {
-	if len(e.Attributes) > MaxAttributes {
-		return invalid("", "has more than "+strconv.Itoa(MaxAttributes)+" attributes", "move them into the data")
+	if len(e.Attributes) > MaxAttributes+ownAttributes {
+		return tooMany()
 	}
 	for i := range e.Attributes {
 		a := &e.Attributes[i]
@@ -35,6 +38,18 @@ func (e *Event) Validate() error {
 		}
 	}
 	return e.validateRequired()
+}
+
+// validateReceived is Validate for an event that has not been through Millrace yet.
+func (e *Event) validateReceived() error {
+	if len(e.Attributes) > MaxAttributes {
+		return tooMany()
+	}
+	return e.Validate()
+}
+
+func tooMany() error {
+	return invalid("", "has more than "+strconv.Itoa(MaxAttributes)+" attributes", "move them into the data")
 }
 
 func duplicate(name string) error {
