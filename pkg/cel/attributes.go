@@ -140,7 +140,9 @@ func (a *attributes) plain() traits.Mapper {
 }
 
 // ConvertToNative implements [ref.Val].
-func (a *attributes) ConvertToNative(t reflect.Type) (any, error) { return a.plain().ConvertToNative(t) }
+func (a *attributes) ConvertToNative(t reflect.Type) (any, error) {
+	return a.plain().ConvertToNative(t)
+}
 
 // ConvertToType implements [ref.Val].
 func (a *attributes) ConvertToType(t ref.Type) ref.Val {

@@ -3,7 +3,7 @@
 // An expression sees two variables: ce, a map of all attributes and extensions of the event, and data, its JSON body.
 // It must yield a boolean. Every expression is bounded twice: [Env.Compile] refuses what could cost too much on the
 // largest event, and [Program.Eval] stops what does cost too much on the event at hand. Evaluation is a function of the
-// event alone: there is no clock, no randomness and no I/O.
+// event alone: there is no clock and no randomness.
 package cel
 
 import (
@@ -17,8 +17,9 @@ import (
 // Env is the environment in which expressions compile: variables, functions and limits. It takes milliseconds to make
 // and is safe for concurrent use: build one and share it.
 type Env struct {
-	env  *cel.Env
-	opts []cel.ProgramOption
+	env       *cel.Env
+	meter     *meter
+	functions []string // for hints
 }
 
 // NewEnv builds the environment.
@@ -27,7 +28,11 @@ func NewEnv() (*Env, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build CEL environment: %w", err)
 	}
-	return &Env{env: env, opts: []cel.ProgramOption{cel.EvalOptions(cel.OptOptimize)}}, nil
+	m, err := newMeter(env)
+	if err != nil {
+		return nil, fmt.Errorf("build CEL environment: %w", err)
+	}
+	return &Env{env: env, meter: m, functions: functionNames(env)}, nil
 }
 
 // libraries lists variables and functions. Versions are pinned: a newer cel-go must not change what filters mean.
@@ -50,25 +55,43 @@ func libraries() []cel.EnvOption {
 
 func limits() []cel.EnvOption {
 	return []cel.EnvOption{
+		cel.EnableMacroCallTracking(), // to show parts of an expression as they were written
 		cel.ParserExpressionSizeLimit(MaxExpressionBytes),
 		cel.ParserRecursionLimit(MaxParserDepth),
 		cel.ParserErrorRecoveryLimit(4),
 		cel.ExpressionNodeLimit(MaxNodes),
-		cel.RegexProgramSizeLimit(MaxRegexProgram),
 		cel.ASTValidators(
 			cel.ValidateComprehensionNestingLimit(MaxComprehensionNesting),
 			cel.ValidateBindNestingLimit(MaxBindNesting),
-			cel.ValidateRegexLiterals(),
 			cel.ValidateDurationLiterals(),
 			cel.ValidateTimestampLiterals(),
 		),
 	}
 }
 
-const maxRange = 10_000
+// Compile checks an expression and prepares it. Its error is a [*CompileError]; Compile does not panic.
+func (e *Env) Compile(expr string) (p *Program, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			p, err = nil, &CompileError{Expr: expr, Message: fmt.Sprintf("internal error: %v", r)}
+		}
+	}()
+	checked, err := e.check(expr)
+	if err != nil {
+		return nil, err
+	}
+	if t := checked.OutputType(); !t.IsExactType(cel.BoolType) && !t.IsExactType(cel.DynType) {
+		return nil, &CompileError{
+			Expr:    expr,
+			Message: fmt.Sprintf("the expression must be a boolean, but it is of type %s", t),
+			Hint:    "compare it with something, as in ... == \"value\"",
+		}
+	}
+	return e.program(expr, checked)
+}
 
-// Compile checks an expression and prepares it. Its error is a [*CompileError].
-func (e *Env) Compile(expr string) (*Program, error) {
+// check parses and type-checks an expression of any type.
+func (e *Env) check(expr string) (*cel.Ast, error) {
 	if len(expr) > MaxExpressionBytes {
 		return nil, &CompileError{
 			Expr:    expr,
@@ -77,37 +100,58 @@ func (e *Env) Compile(expr string) (*Program, error) {
 		}
 	}
 	checked, issues := e.env.Compile(expr)
-	if err := issues.Err(); err != nil {
-		return nil, &CompileError{Expr: expr, Message: err.Error()}
+	if issues.Err() != nil {
+		return nil, e.diagnose(expr, issues)
 	}
-	if t := checked.OutputType(); !t.IsExactType(cel.BoolType) && !t.IsExactType(cel.DynType) {
-		return nil, &CompileError{Expr: expr, Message: fmt.Sprintf("the expression must be a boolean, this is of type %s", t)}
+	if err := lint(expr, checked.NativeRep()); err != nil {
+		return nil, err
 	}
-	metered := true
-	opts := e.opts
-	if metered {
-		opts = append(opts[:len(opts):len(opts)], cel.CostLimit(MaxCost), cel.InterruptCheckFrequency(64))
+	return checked, nil
+}
+
+// program plans a checked expression whose cost is within the limits.
+func (e *Env) program(expr string, checked *cel.Ast) (*Program, error) {
+	root := checked.NativeRep().Expr()
+	cost := e.staticCost(checked)
+	if cost > MaxStaticCost {
+		return nil, e.tooCostly(expr, checked.NativeRep(), cost)
 	}
-	prog, err := e.env.Program(checked, opts...)
+	p := &Program{
+		env:        e,
+		expr:       expr,
+		equalities: equalities(root),
+		usesData:   mentions(root, "data"),
+		cost:       cost,
+		loops:      loops(root),
+	}
+	options := []cel.ProgramOption{
+		cel.EvalOptions(cel.OptOptimize),
+		cel.CustomDecoratorV2(e.meter.decorate(p.loops)),
+	}
+	if p.loops {
+		options = append(options, cel.InterruptCheckFrequency(1))
+	}
+	prog, err := e.env.Program(checked, options...)
 	if err != nil {
 		return nil, &CompileError{Expr: expr, Message: err.Error()}
 	}
-	root := checked.NativeRep().Expr()
-	return &Program{
-		expr:       expr,
-		ast:        checked,
-		prog:       prog,
-		equalities: equalities(root),
-		usesData:   mentions(root, "data"),
-		metered:    metered,
-	}, nil
+	p.prog = prog
+	return p, nil
 }
 
-// mentions reports whether e has an identifier of that name. A loop variable of the same name counts as well.
+// mentions reports whether e has an identifier of that name.
 func mentions(e ast.Expr, name string) bool {
 	found := false
 	ast.PreOrderVisit(e, ast.NewExprVisitor(func(e ast.Expr) {
-		found = found || e.Kind() == ast.IdentKind && e.AsIdent() == name
+		found = found || isIdent(e, name)
 	}))
 	return found
+}
+
+func isIdent(e ast.Expr, name string) bool {
+	if e.Kind() != ast.IdentKind {
+		return false
+	}
+	ident := e.AsIdent()
+	return ident == name || len(ident) > 0 && ident[0] == '.' && ident[1:] == name
 }

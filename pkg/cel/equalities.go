@@ -112,4 +112,4 @@ func attributeName(e ast.Expr) (string, bool) {
 	}
 }
 
-func isCE(e ast.Expr) bool { return e.Kind() == ast.IdentKind && e.AsIdent() == "ce" }
+func isCE(e ast.Expr) bool { return isIdent(e, "ce") }

@@ -116,21 +116,39 @@ func kindErrorf(kind ErrorKind, format string, args ...any) error {
 	return &kindError{kind: kind, text: fmt.Sprintf(format, args...)}
 }
 
-func newEvalError(err error) *EvalError { return &EvalError{Kind: kindOf(err), err: err} }
+func newEvalError(err error) *EvalError {
+	kind := kindOf(err)
+	if kind == KindDeadline {
+		err = fmt.Errorf("the filters of this event took longer than %v: %w", EventDeadline, err)
+	}
+	return &EvalError{Kind: kind, err: err}
+}
 
-// kindOf tells the kinds of the evaluator's own errors by their text, as it does not export their types.
+// kindOf tells the kinds of the evaluator's own errors by their text, as it does not export their types. It is on the
+// way of every event that lacks an attribute, hence no errors.As.
 func kindOf(err error) ErrorKind {
-	var own *kindError
-	var canceled interpreter.EvalCancelledError
-	switch {
-	case errors.As(err, &own):
-		return own.kind
-	case errors.As(err, &canceled) && canceled.Cause == interpreter.CostLimitExceeded:
-		return KindCost
-	case errors.Is(err, interpreter.InterruptError{}), errors.Is(err, context.DeadlineExceeded):
+	root := err
+	for e := err; e != nil; e = errors.Unwrap(e) {
+		switch e := e.(type) { //nolint:errorlint // this is the loop of errors.As without its reflection
+		case *kindError:
+			return e.kind
+		case interpreter.EvalCancelledError:
+			if e.Cause == interpreter.CostLimitExceeded {
+				return KindCost
+			}
+		}
+		root = e
+	}
+	if kind, ok := kindOfText(root.Error()); ok {
+		return kind
+	}
+	if errors.Is(err, interpreter.InterruptError{}) || errors.Is(err, context.DeadlineExceeded) {
 		return KindDeadline
 	}
-	text := err.Error()
+	return KindOther
+}
+
+func kindOfText(text string) (ErrorKind, bool) {
 	for _, p := range []struct {
 		prefix string
 		kind   ErrorKind
@@ -146,8 +164,8 @@ func kindOf(err error) ErrorKind {
 		{"internal error", KindInternal},
 	} {
 		if strings.HasPrefix(text, p.prefix) {
-			return p.kind
+			return p.kind, true
 		}
 	}
-	return KindOther
+	return KindOther, false
 }

@@ -20,6 +20,7 @@ type Input struct {
 	parses  int
 	decoded bool
 
+	fuel   int             // units of work that the evaluation under way has left
 	ctx    context.Context // the event's deadline, made by the first program that needs it
 	cancel context.CancelFunc
 }
@@ -37,6 +38,11 @@ func NewInput(e *event.Event) *Input {
 func (in *Input) Reset(e *event.Event) {
 	in.attrs.reset(e)
 	in.data, in.dataErr, in.parses, in.decoded = nil, nil, 0, false
+	in.stopClock()
+}
+
+// stopClock gives the programs that follow the whole of the event's deadline.
+func (in *Input) stopClock() {
 	if in.cancel != nil {
 		in.cancel()
 	}
@@ -84,6 +90,8 @@ func (in *Input) ResolveName(name string) (any, bool) {
 			return in.dataErr, true
 		}
 		return in.data, true
+	case inputVariable:
+		return in, true
 	default:
 		return nil, false
 	}

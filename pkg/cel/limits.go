@@ -19,8 +19,9 @@ const (
 	MaxRegexProgram = 1000
 
 	// MaxStaticCost is the highest cost in CEL cost units, estimated for the largest possible event, that compiles.
-	MaxStaticCost = 1 << 28
-	// MaxCost is the cost in CEL cost units at which one evaluation stops.
+	MaxStaticCost = 1 << 30
+	// MaxCost is how much work one evaluation may take, in units of about 50 ns: a call, a comparison of two elements,
+	// some bytes of a text looked at. It is reached in a little more than 10 ms.
 	MaxCost = 250_000
 	// EventDeadline is how long the costly programs may run together for one event. It starts with the first of them.
 	EventDeadline = 10 * time.Millisecond

@@ -1,8 +1,6 @@
 package cel
 
 import (
-	"fmt"
-
 	"github.com/google/cel-go/cel"
 	"github.com/google/cel-go/common/types"
 	"github.com/google/cel-go/common/types/ref"
@@ -10,13 +8,13 @@ import (
 
 // Program is a compiled expression. It is immutable and safe for concurrent use, each goroutine with its own [Input].
 type Program struct {
+	env        *Env
 	expr       string
-	ast        *cel.Ast
 	prog       cel.Program
 	equalities []Equality
-	usesData   bool
 	cost       uint64
-	metered    bool
+	usesData   bool
+	loops      bool
 }
 
 // Expr returns the source text.
@@ -29,46 +27,60 @@ func (p *Program) UsesData() bool { return p.usesData }
 // StaticCost returns the estimated cost, in CEL cost units, for the most expensive event that the limits allow.
 func (p *Program) StaticCost() uint64 { return p.cost }
 
-// Metered reports whether evaluations are counted against [MaxCost] and run under [EventDeadline]. Those of small static
-// cost and without a loop are not: they need no meter, which takes longer than they do.
-func (p *Program) Metered() bool { return p.metered }
+// Metered reports whether every call is counted against [MaxCost] and the evaluation runs under [EventDeadline], because
+// the expression has a loop. In others only those calls count whose work depends on the size of their arguments.
+func (p *Program) Metered() bool { return p.loops }
 
 // Equalities returns conditions that every event meets for which the program is true. There may be none. An index may
 // use them to find the few programs that an event could satisfy. The caller must not change them.
 func (p *Program) Equalities() []Equality { return p.equalities }
 
 // Eval returns whether the expression is true for the event. Its error, if any, is an [*EvalError]; Eval does not panic.
-func (p *Program) Eval(in *Input) (result bool, err error) {
+func (p *Program) Eval(in *Input) (bool, error) {
 	out, err := p.run(in)
 	if err != nil {
 		return false, newEvalError(err)
 	}
 	b, ok := out.(types.Bool)
 	if !ok {
-		return false, newEvalError(kindErrorf(KindType, "the result is not a boolean but %s", typeName(out)))
+		return false, newEvalError(kindErrorf(KindType, "the result is not a boolean but of type %s", out.Type().TypeName()))
 	}
 	return bool(b), nil
 }
 
+// run evaluates to a value of any type.
 func (p *Program) run(in *Input) (out ref.Val, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			out, err = nil, kindErrorf(KindInternal, "internal error: %v", r)
 		}
+		if err == nil && out == nil {
+			err = kindErrorf(KindInternal, "internal error: no result")
+		}
 	}()
-	if !p.metered {
-		out, _, err = p.prog.Eval(in)
-		return out, err
+	if p.loops {
+		return p.runTimed(in)
 	}
-	ctx, done := in.context()
-	defer done()
-	out, _, err = p.prog.ContextEval(ctx, in)
+	in.fuel = MaxCost
+	out, _, err = p.prog.Eval(in)
 	return out, err
 }
 
-func typeName(v ref.Val) string {
-	if v == nil {
-		return "nothing"
+// runTimed evaluates under the event's deadline. The time that it takes to parse the body is not on the account of the
+// filter that happens to need it first: after that, the clock starts anew.
+func (p *Program) runTimed(in *Input) (ref.Val, error) {
+	for {
+		parses := in.parses
+		ctx, done := in.context()
+		in.fuel = MaxCost
+		out, _, err := p.prog.ContextEval(ctx, in)
+		done()
+		if in.parses == parses {
+			return out, err
+		}
+		in.stopClock()
+		if err == nil || kindOf(err) != KindDeadline {
+			return out, err
+		}
 	}
-	return fmt.Sprintf("of type %s", v.Type().TypeName())
 }
