@@ -39,7 +39,7 @@ func NewRoot() *cobra.Command {
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	})
-	root.AddCommand(newDisplayCommand(), newSendCommand(), newTriggerCommand())
+	root.AddCommand(newDevCommand(), newDisplayCommand(), newSendCommand(), newTriggerCommand())
 	return root
 }
 

@@ -21,6 +21,9 @@ const (
 	typeCommentFlagged = "com.example.live.comment.flagged"
 )
 
+// BrokerPath is the path of the example's Broker below the address of the ingress.
+const BrokerPath = "/default/live"
+
 // Paths returns the paths at which [Subscribers] takes events, in alphabetical order.
 func Paths() []string {
 	return []string{"/analytics", "/big-spender", "/gift-animation", "/moderation", "/review"}
