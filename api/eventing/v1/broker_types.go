@@ -28,6 +28,7 @@ type Broker struct {
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
 	// Spec is the desired state.
+	// +kubebuilder:validation:XValidation:rule="!has(oldSelf.config) || has(self.config) && self.config.kind == oldSelf.config.kind && self.config.name == oldSelf.config.name && (!has(oldSelf.config.__namespace__) || has(self.config.__namespace__) && self.config.__namespace__ == oldSelf.config.__namespace__)",message="spec.config cannot be changed: delete the Broker and create it anew"
 	// +optional
 	Spec BrokerSpec `json:"spec,omitempty"`
 	// Status is the observed state.

@@ -26,6 +26,7 @@ type Trigger struct {
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
 	// Spec is the desired state.
+	// +kubebuilder:validation:XValidation:rule="has(self.broker) == has(oldSelf.broker) && (!has(self.broker) || self.broker == oldSelf.broker)",message="spec.broker cannot be changed: delete the Trigger and create it anew"
 	// +optional
 	Spec TriggerSpec `json:"spec,omitempty"`
 	// Status is the observed state.
@@ -42,9 +43,11 @@ type TriggerSpec struct {
 	// +optional
 	BrokerRef *KReference `json:"brokerRef,omitempty"`
 	// Filter selects events by attributes. It is ignored when Filters is not empty.
+	// +kubebuilder:default={}
 	// +optional
 	Filter *TriggerFilter `json:"filter,omitempty"`
 	// Filters are expressions that must all be true for an event to be delivered. A non-empty list replaces Filter.
+	// +kubebuilder:validation:MaxItems=128
 	// +optional
 	// +listType=atomic
 	Filters []Filter `json:"filters,omitempty"`
@@ -56,6 +59,8 @@ type TriggerSpec struct {
 }
 
 // TriggerFilter selects events by one of its dialects. An empty filter matches every event.
+//
+// +kubebuilder:validation:XValidation:rule="!(has(self.attributes) && has(self.sourceAndType))",message="attributes and sourceAndType cannot be given together: write source and type under attributes"
 type TriggerFilter struct {
 	// Attributes must all be equal to the event's; an empty value asks only that the attribute be there and not empty.
 	// Not to be given together with SourceAndType.
@@ -85,6 +90,9 @@ type SourceAndType struct {
 //
 // All, any and not nest. A CRD's schema cannot refer to itself, so what they hold is left open there and checked when the
 // Trigger is loaded.
+//
+// +kubebuilder:validation:MinProperties=1
+// +kubebuilder:validation:MaxProperties=1
 type Filter struct {
 	// All is true when each of its filters is.
 	// +optional
@@ -103,12 +111,21 @@ type Filter struct {
 	// +kubebuilder:validation:Type=object
 	Not *Filter `json:"not,omitempty"`
 	// Exact is true when each attribute is equal to the value given.
+	// +kubebuilder:validation:MinProperties=1
+	// +kubebuilder:validation:MaxProperties=64
+	// +kubebuilder:validation:XValidation:rule="self.all(name, self[name] != '')",message="write a value for every attribute"
 	// +optional
 	Exact map[string]string `json:"exact,omitempty"`
 	// Prefix is true when each attribute starts with the value given.
+	// +kubebuilder:validation:MinProperties=1
+	// +kubebuilder:validation:MaxProperties=64
+	// +kubebuilder:validation:XValidation:rule="self.all(name, self[name] != '')",message="write a value for every attribute"
 	// +optional
 	Prefix map[string]string `json:"prefix,omitempty"`
 	// Suffix is true when each attribute ends with the value given.
+	// +kubebuilder:validation:MinProperties=1
+	// +kubebuilder:validation:MaxProperties=64
+	// +kubebuilder:validation:XValidation:rule="self.all(name, self[name] != '')",message="write a value for every attribute"
 	// +optional
 	Suffix map[string]string `json:"suffix,omitempty"`
 	// CESQL is a CloudEvents SQL v1 expression.
