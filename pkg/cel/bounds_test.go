@@ -114,14 +114,14 @@ func TestDeadline(t *testing.T) {
 	if !errors.As(err, &evalErr) || evalErr.Kind != KindDeadline {
 		t.Fatalf("got %v", err)
 	}
-	if got, err := compile(t, newEnv(t), `ce.exists(k, k == "type") && ce.type == "order.created"`).Eval(in); err != nil || !got {
-		t.Errorf("a modest filter after it: got %v, %v", got, err)
+	if got, err := compile(t, newEnv(t), `ce.type.matches("^order") && !has(ce.subject)`).Eval(in); err != nil || !got {
+		t.Errorf("a filter without a loop after it: got %v, %v", got, err)
 	}
 }
 
 func TestOrdinaryFiltersAreFarFromTheBounds(t *testing.T) {
 	env := newEnv(t)
-	items := strings.Repeat(`{"sku": "abcdefgh", "qty": 3, "tags": ["red", "green", "blue"]},`, 500)
+	items := strings.Repeat(`{"sku": "abcdefgh", "qty": 3, "tags": ["red", "green", "blue"]},`, 50)
 	in := NewInput(jsonEvent(`{"items": [` + items + `{}]}`))
 	for _, expr := range []string{
 		`data.items.exists(i, i.?sku.orValue("") == "none" || i.?qty.orValue(0) > 5)`,
@@ -131,7 +131,7 @@ func TestOrdinaryFiltersAreFarFromTheBounds(t *testing.T) {
 		if got, err := compile(t, env, expr).Eval(in); err != nil || got {
 			t.Errorf("%s: got %v, %v", expr, got, err)
 		}
-		if used := MaxCost - in.fuel; used > MaxCost/8 {
+		if used := MaxCost - in.fuel; used > MaxCost/80 {
 			t.Errorf("%s took %d units of work", expr, used)
 		}
 	}

@@ -27,7 +27,7 @@ const (
 	EventDeadline = 10 * time.Millisecond
 	// MinSlice is the time that each costly program gets even if others have used up EventDeadline, so that a modest
 	// filter of one Trigger is not starved by the filters of its neighbors.
-	MinSlice = 500 * time.Microsecond
+	MinSlice = time.Millisecond
 
 	// MaxDataDepth is how deep arrays and objects of a JSON body may be nested. Deeper ones count as invalid JSON.
 	MaxDataDepth = 64

@@ -67,20 +67,24 @@ func (p *Program) run(in *Input) (out ref.Val, err error) {
 }
 
 // runTimed evaluates under the event's deadline. The time that it takes to parse the body is not on the account of the
-// filter that happens to need it first: after that, the clock starts anew.
+// filter that happens to need it first: after that, the clock starts anew. A filter that ran out of time before it had
+// done much was held up by the machine and gets a second try, as a missed deadline may cost a Trigger the event.
 func (p *Program) runTimed(in *Input) (ref.Val, error) {
-	for {
-		parses := in.parses
-		ctx, done := in.context()
-		in.fuel = MaxCost
-		out, _, err := p.prog.ContextEval(ctx, in)
-		done()
-		if in.parses == parses {
-			return out, err
-		}
+	parses := in.parses
+	out, err := p.tryTimed(in)
+	if in.parses > parses {
 		in.stopClock()
-		if err == nil || kindOf(err) != KindDeadline {
-			return out, err
-		}
 	}
+	if err == nil || kindOf(err) != KindDeadline || in.parses == parses && in.fuel < MaxCost-MaxCost/10 {
+		return out, err
+	}
+	return p.tryTimed(in)
+}
+
+func (p *Program) tryTimed(in *Input) (ref.Val, error) {
+	ctx, done := in.context()
+	defer done()
+	in.fuel = MaxCost
+	out, _, err := p.prog.ContextEval(ctx, in)
+	return out, err
 }
