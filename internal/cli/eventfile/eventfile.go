@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"os"
 
@@ -64,12 +65,20 @@ func Open(name string, stdin io.Reader) iter.Seq[Item] {
 		}
 		f, err := os.Open(name)
 		if err != nil {
-			yield(failed(name, 0, fmt.Errorf("open file of events: %w", err)))
+			yield(failed(name, 0, fmt.Errorf("open file of events: %w", withoutPath(err))))
 			return
 		}
 		defer func() { _ = f.Close() }() // It was only read.
 		readAll(name, f, yield)
 	}
+}
+
+// withoutPath strips what the error's place says already.
+func withoutPath(err error) error {
+	if at := (*fs.PathError)(nil); errors.As(err, &at) {
+		return at.Err
+	}
+	return err
 }
 
 // Read yields the events of r, which has the given name in errors.
@@ -225,7 +234,7 @@ func (s *scanner) array() {
 	for dec.More() {
 		var raw json.RawMessage
 		if err := dec.Decode(&raw); err != nil {
-			s.yield(failed(s.name, counter.at(dec.InputOffset()), brokenArray(err)))
+			s.yield(failed(s.name, counter.at(nextElement(dec)), brokenArray(err)))
 			return
 		}
 		if !s.emit(counter.at(dec.InputOffset()-int64(len(raw))), raw) {
@@ -233,8 +242,14 @@ func (s *scanner) array() {
 		}
 	}
 	if _, err := dec.Token(); err != nil {
-		s.yield(failed(s.name, counter.at(dec.InputOffset()), brokenArray(err)))
+		s.yield(failed(s.name, counter.at(nextElement(dec)), brokenArray(err)))
 	}
+}
+
+// nextElement returns the offset at which the element begins that dec failed to decode.
+func nextElement(dec *json.Decoder) int64 {
+	rest, _ := io.ReadAll(dec.Buffered()) // It is in memory.
+	return dec.InputOffset() + int64(len(rest)-len(bytes.TrimLeft(rest, ", \t\r\n")))
 }
 
 func brokenArray(err error) error {

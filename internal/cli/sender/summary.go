@@ -102,13 +102,18 @@ func (s *Summary) Report(elapsed time.Duration) string {
 		b.WriteString(s.refused[status].line(status))
 	}
 	if s.invalid > 0 {
-		fmt.Fprintf(&b, "%d not sent: not valid events, see above\n", s.invalid)
+		fmt.Fprintf(&b, "%d not sent: see above\n", s.invalid)
 	}
 	return b.String()
 }
 
+// quantile returns a latency, rounded to what is of interest.
 func (s *Summary) quantile(q float64) time.Duration {
-	return time.Duration(s.latency.ValueAtQuantile(q)) * time.Microsecond
+	d := time.Duration(s.latency.ValueAtQuantile(q)) * time.Microsecond
+	if d < time.Millisecond {
+		return d
+	}
+	return d.Round(10 * time.Microsecond)
 }
 
 func (r *refusal) line(status int) string {
