@@ -27,7 +27,7 @@ func FuzzCompile(f *testing.F) {
 	f.Fuzz(func(t *testing.T, expr string) {
 		start := time.Now()
 		p, err := env.Compile(expr)
-		if took := time.Since(start); took > 2*time.Second {
+		if took := time.Since(start); took > 20*time.Second {
 			t.Errorf("took %v", took)
 		}
 		if err != nil {
@@ -61,7 +61,7 @@ func FuzzEval(f *testing.F) {
 		in := NewInput(e)
 		start := time.Now()
 		got, err := p.Eval(in)
-		if took := time.Since(start); took > 2*time.Second {
+		if took := time.Since(start); took > 20*time.Second {
 			t.Errorf("took %v", took)
 		}
 		var evalErr *EvalError
