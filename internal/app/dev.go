@@ -74,7 +74,7 @@ func serveDemo(ctx context.Context, o DevOptions, log *slog.Logger) (stop func()
 	}
 	go func() {
 		if err := s.run(); err != nil {
-			log.Error("demo subscribers stopped", slog.Any("error", err))
+			log.ErrorContext(ctx, "demo subscribers stopped", slog.Any("error", err))
 		}
 	}()
 	return func() { _ = s.close(context.WithoutCancel(ctx)) }, nil

@@ -37,7 +37,7 @@ func registerIngress(m *telemetry.Metrics, h *broker.Handler) error {
 		}),
 		m.Counter("millrace.ingress.refused", "Requests refused, by reason.", func(r report) {
 			for reason, n := range h.Stats().Refused {
-				r(int64(n), attribute.String("reason", broker.Reason(reason).String()))
+				r(int64(n), attribute.String("reason", reason.String()))
 			}
 		}),
 	)

@@ -69,7 +69,7 @@ func (p *provisioner) ensureAll(ctx context.Context) bool {
 		if err != nil {
 			complete = false
 			if ctx.Err() == nil {
-				p.log.Warn("cannot create the streams of a broker yet",
+				p.log.WarnContext(ctx, "cannot create the streams of a broker yet",
 					slog.String("broker", n.Namespace+"/"+n.Name), slog.Any("error", err))
 			}
 			continue

@@ -29,7 +29,7 @@ func runParts(ctx context.Context, o Options, with parts) error {
 		p.closeQuietly(ctx)
 		return err
 	}
-	p.log.Info("started", p.addresses()...)
+	p.log.InfoContext(ctx, "started", p.addresses()...)
 	return p.run(ctx, source)
 }
 

@@ -36,7 +36,7 @@ const (
 // the ratio of the medians.
 func BenchmarkIngest(b *testing.B) {
 	s := startStore(b)
-	ingress := httptest.NewServer(s.ingress(b))
+	ingress := httptest.NewServer(s.ingress())
 	defer ingress.Close()
 	bare := httptest.NewServer(s.bare(b))
 	defer bare.Close()
@@ -61,7 +61,7 @@ func BenchmarkIngest(b *testing.B) {
 // BenchmarkIngestStructured compares structured JSON with binary mode at the ingress.
 func BenchmarkIngestStructured(b *testing.B) {
 	s := startStore(b)
-	ingress := httptest.NewServer(s.ingress(b))
+	ingress := httptest.NewServer(s.ingress())
 	defer ingress.Close()
 	client := newClient()
 	defer client.CloseIdleConnections()
@@ -125,7 +125,7 @@ func (s *store) purge(b *testing.B) {
 	}
 }
 
-func (s *store) ingress(b *testing.B) http.Handler {
+func (s *store) ingress() http.Handler {
 	h := broker.NewHandler(stream.NewPublisher(s.conn, 0), broker.Options{})
 	h.SetTable(broker.NewTable([]*broker.Broker{{Names: s.names}}))
 	return h

@@ -235,4 +235,3 @@ func millraceLines(body string) string {
 		}
 	}), "\n")
 }
-
