@@ -149,7 +149,8 @@ func install(t *testing.T) string {
 	if err := os.MkdirAll(cache, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	fresh, err := os.MkdirTemp(cache, "sdkjs-new-") // So that a folder with the final name is always whole.
+	// A folder with the final name is always whole. t.TempDir may be on another file system.
+	fresh, err := os.MkdirTemp(cache, "sdkjs-new-") //nolint:usetesting // See above.
 	if err != nil {
 		t.Fatal(err)
 	}
