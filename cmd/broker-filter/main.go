@@ -3,6 +3,7 @@ package main
 
 import (
 	"os"
+	_ "time/tzdata" // CEL filters may name time zones, and images have no zone database
 
 	"github.com/spf13/pflag"
 

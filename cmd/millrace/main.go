@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	_ "time/tzdata" // CEL filters may name time zones, and images have no zone database
 
 	"millrace.dev/internal/cli"
 )

@@ -43,8 +43,8 @@ func (r *resolver) trigger(trigger *eventingv1.Trigger, state brokerState, now m
 	c := conditions{&status.Status, now}
 	setBrokerReady(state, c)
 	r.subscriber(trigger, c)
-	if state.broker != nil && (trigger.Spec.Delivery == nil || *trigger.Spec.Delivery == (eventingv1.DeliverySpec{})) {
-		// With any delivery of its own the Trigger would have nothing of the Broker's: it is overridden as a whole.
+	if own := trigger.Spec.Delivery; state.broker != nil && (own == nil || own.DeadLetterSink == nil) {
+		// A delivery of its own overrides how often and how fast is tried, but a Trigger that names no sink has the Broker's.
 		status.DeliveryStatus = state.broker.Status.DeliveryStatus
 		c.copyFrom(&state.broker.Status.Status, eventingv1.ConditionDeadLetterSinkResolved)
 	} else {

@@ -22,7 +22,7 @@ func decodeData(e *event.Event) (any, error) {
 	switch contentType := e.Value(event.DataContentType); {
 	case len(e.Data) == 0:
 		return nil, kindErrorf(KindData, "the event has no data")
-	case !isJSON(contentType):
+	case !event.IsJSON(contentType):
 		return nil, kindErrorf(KindData, "data is not JSON but of content type %.60q", contentType)
 	}
 	v, err := decodeJSON(e.Data)
@@ -105,15 +105,4 @@ func number(s string) any {
 		return types.WrapErr(kindErrorf(KindData, "the number %.40s in data is out of range", s))
 	}
 	return f
-}
-
-// isJSON reports whether a media type is application/json, text/json or has the suffix +json.
-func isJSON(contentType string) bool {
-	mediaType, _, _ := strings.Cut(contentType, ";")
-	mediaType = strings.TrimSpace(mediaType)
-	if strings.EqualFold(mediaType, "application/json") || strings.EqualFold(mediaType, "text/json") {
-		return true
-	}
-	n := len(mediaType) - len("+json")
-	return n > 0 && strings.EqualFold(mediaType[n:], "+json")
 }

@@ -68,7 +68,7 @@ func (in *Input) decode() {
 		return
 	}
 	in.decoded = true
-	if len(in.attrs.event.Data) > 0 && isJSON(in.attrs.event.Value(event.DataContentType)) {
+	if len(in.attrs.event.Data) > 0 && event.IsJSON(in.attrs.event.Value(event.DataContentType)) {
 		in.parses++
 	}
 	data, err := decodeData(in.attrs.event)
