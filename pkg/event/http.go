@@ -67,7 +67,7 @@ func hasPrefixFold(s, prefix string) bool {
 }
 
 func hasSuffixFold(s, suffix string) bool {
-	return len(s) >= len(suffix) && strings.EqualFold(s[len(s)-len(suffix):], suffix)
+	return len(s) > len(suffix) && strings.EqualFold(s[len(s)-len(suffix):], suffix)
 }
 
 // DecodeBinary returns the event of a message in binary content mode (HTTP binding, section 3.1). Its attributes are in
