@@ -8,15 +8,12 @@ import (
 	"net"
 	"net/http"
 
-	"millrace.dev/internal/devserver"
 	"millrace.dev/pkg/stream"
 )
 
 // DevOptions configure dev mode.
 type DevOptions struct {
 	Options
-	// Data is the folder of the embedded JetStream.
-	Data string
 	// Demo, if set, is served at DemoListen: the subscribers of the example.
 	Demo       http.Handler
 	DemoListen string
@@ -26,14 +23,9 @@ type DevOptions struct {
 	Out io.Writer
 }
 
-// RunDev runs a whole broker in one process until ctx ends: an embedded JetStream, the ingress and the filter.
+// RunDev runs the ingress and the filter in one process until ctx ends, and tells a person what they serve. Subscribers
+// may be on this machine. o.NATS names the store, an embedded one in `millrace dev`.
 func RunDev(ctx context.Context, o DevOptions) error {
-	server, err := devserver.Start(devserver.Options{Dir: o.Data})
-	if err != nil {
-		return fmt.Errorf("start the store: %w", err)
-	}
-	defer server.Stop()
-	o.NATS = stream.ConnOptions{InProcess: server, Name: "millrace-dev"}
 	o.AllowLoopback = true
 	p, err := newProcess(ctx, o.Options, parts{ingress: true, filter: true})
 	if err != nil {

@@ -73,19 +73,35 @@ func layers() []Layer {
 		{
 			Path:   "internal/app",
 			May:    []string{"api", "pkg", "internal"},
-			MayNot: []string{"internal/cmdline"},
-			Why:    "a program's flags and signals are the business of its main alone",
+			MayNot: []string{"internal/cmdline", "internal/cli", "internal/devserver"},
+			Why:    "a program's flags and signals are the business of its main alone, and only `millrace dev` brings a server along",
 		},
 		{
 			Path: "internal/cmdline",
 			May:  []string{"api", "pkg", "internal"},
 			Why:  "it is what the programs of cmd have in common",
 		},
+		cliPart("display"), cliPart("eventfile"), cliPart("sender"), cliPart("terminal"),
+		{
+			Path: "internal/cli",
+			May:  []string{"api", "pkg", "internal"},
+			Why:  "it is the program millrace, composed of what the others offer",
+		},
 		{
 			Path: "cmd",
 			May:  []string{"api", "pkg", "internal"},
 			Why:  "a program is put together from what api, pkg and internal offer",
 		},
+	}
+}
+
+// cliPart is a package below internal/cli: a part that the commands use.
+func cliPart(name string) Layer {
+	return Layer{
+		Path:   "internal/cli/" + name,
+		May:    []string{"api", "pkg", "internal"},
+		MayNot: []string{"internal/app", "internal/cmdline"},
+		Why:    "the commands of internal/cli compose their parts; none of these may know how they are put together",
 	}
 }
 

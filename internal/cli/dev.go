@@ -16,6 +16,8 @@ import (
 	"millrace.dev/internal/cli/sender"
 	"millrace.dev/internal/cmdline"
 	"millrace.dev/internal/demo"
+	"millrace.dev/internal/devserver"
+	"millrace.dev/pkg/stream"
 )
 
 // demoEvents is the file in a manifest folder whose events the demo sends.
@@ -76,7 +78,13 @@ func (f *devFlags) run(cmd *cobra.Command) error {
 		return usageErrorf("%w", err)
 	}
 	f.Options.Logger = log
-	o := app.DevOptions{Options: f.Options, Data: f.data, Out: cmd.OutOrStdout()}
+	store, err := devserver.Start(devserver.Options{Dir: f.data})
+	if err != nil {
+		return err
+	}
+	defer store.Stop()
+	f.NATS = stream.ConnOptions{InProcess: store, Name: "millrace-dev"}
+	o := app.DevOptions{Options: f.Options, Out: cmd.OutOrStdout()}
 	if f.demo {
 		o.Demo, o.DemoListen = demo.Subscribers(cmd.OutOrStdout()), f.demoListen
 		o.OnReady = func(ctx context.Context, baseURL string) { f.sendDemo(ctx, cmd.OutOrStdout(), baseURL) }

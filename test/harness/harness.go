@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"millrace.dev/internal/app"
+	"millrace.dev/internal/devserver"
+	"millrace.dev/pkg/stream"
 )
 
 // Patience bounds every wait.
@@ -45,12 +47,12 @@ func StartDev(t testing.TB, data string, manifests ...string) *Dev {
 	ready := make(chan string, 1)
 	d := &Dev{Out: &Output{}, stop: cancel, done: make(chan error, 1)}
 	go func() {
-		d.done <- app.RunDev(ctx, app.DevOptions{
+		d.done <- runDev(ctx, data, app.DevOptions{
 			Options: app.Options{
 				Listen: "127.0.0.1:0", Admin: "127.0.0.1:0", Manifests: manifests, DrainTimeout: 20 * time.Second,
 				Logger: slog.New(slog.NewTextHandler(d.Out, &slog.HandlerOptions{Level: slog.LevelError})),
 			},
-			Data: data, Out: d.Out,
+			Out:     d.Out,
 			OnReady: func(_ context.Context, url string) { ready <- url },
 		})
 	}()
@@ -318,8 +320,19 @@ func TryDev(t testing.TB, data string, manifests ...string) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	return app.RunDev(ctx, app.DevOptions{
+	return runDev(ctx, data, app.DevOptions{
 		Options: app.Options{Listen: "127.0.0.1:0", Admin: "127.0.0.1:0", Manifests: manifests, Logger: slog.New(slog.DiscardHandler)},
-		Data:    data, Out: io.Discard,
+		Out:     io.Discard,
 	})
+}
+
+// runDev is what `millrace dev` does once its flags are parsed.
+func runDev(ctx context.Context, data string, o app.DevOptions) error {
+	store, err := devserver.Start(devserver.Options{Dir: data})
+	if err != nil {
+		return err
+	}
+	defer store.Stop()
+	o.NATS = stream.ConnOptions{InProcess: store}
+	return app.RunDev(ctx, o)
 }
