@@ -7,8 +7,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"flag"
+	"fmt"
+	"io"
 	"io/fs"
 	"maps"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -21,51 +24,86 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"millrace.dev/pkg/broker"
 	"millrace.dev/pkg/event"
-	"millrace.dev/pkg/stream"
+	"millrace.dev/test/harness"
 )
 
 // requireNode is the environment variable that makes the absence of Node.js a failure.
 const requireNode = "MILLRACE_REQUIRE_NODE"
 
-var update = flag.Bool("update", false, "write what would be stored to testdata")
+var update = flag.Bool("update", false, "write what is delivered to testdata")
 
 // timeout bounds each run of npm and node.
 const timeout = 3 * time.Minute
 
-// memory is a broker.Store that keeps what it gets.
-type memory struct {
+// sent is the number of events that client.mjs sends.
+const sent = 11
+
+// manifest is a Broker with one Trigger for everything, delivered in the JSON format so that types show.
+const manifest = `
+apiVersion: eventing.knative.dev/v1
+kind: Broker
+metadata: {name: live}
+---
+apiVersion: eventing.knative.dev/v1
+kind: Trigger
+metadata: {name: all}
+spec:
+  broker: live
+  subscriber: {uri: %q}
+  delivery: {format: json}
+`
+
+// subscriber keeps the events that it receives.
+type subscriber struct {
 	mu     sync.Mutex
 	events map[string]string // in the JSON format, by id
 }
 
-func (m *memory) Publish(_ context.Context, _ *stream.Names, msgs ...stream.Message) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, msg := range msgs {
-		e := msg.Event.Clone()
-		e.Remove(event.ArrivalTime)
-		e.Remove(event.HopLimit)
-		slices.SortFunc(e.Attributes, func(a, b event.Attribute) int { return strings.Compare(a.Name, b.Name) })
-		m.events[e.Value(event.ID)] = string(e.AppendJSON(nil))
+func (s *subscriber) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
 	}
-	return nil
+	e, err := event.DecodeJSON(body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	e.Remove(event.ArrivalTime)
+	slices.SortFunc(e.Attributes, func(a, b event.Attribute) int { return strings.Compare(a.Name, b.Name) })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.events[e.Value(event.ID)] = string(e.AppendJSON(nil))
 }
 
-// TestSend has the SDK post an event of each sort, in both content modes, and looks at what would be stored.
+func (s *subscriber) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.events)
+}
+
+// TestSend has the SDK post an event of each sort, in both content modes, and looks at what is delivered.
 func TestSend(t *testing.T) {
 	needNode(t)
 	folder := workFolder(t)
-	store := &memory{events: map[string]string{}}
-	handler := broker.NewHandler(store, broker.Options{})
-	handler.SetTable(broker.NewTable([]*broker.Broker{{Names: stream.NewNames("default", "live", "uid")}}))
-	server := httptest.NewServer(handler)
+	sub := &subscriber{events: map[string]string{}}
+	server := httptest.NewServer(sub)
 	defer server.Close()
+	file := filepath.Join(t.TempDir(), "live.yaml")
+	harness.WriteFile(t, file, fmt.Sprintf(manifest, server.URL))
+	dev := harness.StartDev(t, t.TempDir(), file)
 
-	run(t, folder, "node", "client.mjs", server.URL+"/default/live")
-	compareGolden(t, store.lines())
-	testRefusal(t, folder, server.URL+"/default/nobody")
+	run(t, folder, "node", "client.mjs", dev.URL+"/default/live")
+	harness.Eventually(t, "all events are delivered", func() error {
+		if n := sub.count(); n != sent {
+			return fmt.Errorf("%d of %d", n, sent)
+		}
+		return nil
+	})
+	compareGolden(t, sub.lines())
+	testRefusal(t, folder, dev.URL+"/default/nobody")
 }
 
 // testRefusal checks that the client tells a refusal from a success, without which the test would prove nothing.
@@ -77,19 +115,19 @@ func testRefusal(t *testing.T, folder, url string) {
 }
 
 // lines returns the events as NDJSON, in order of their ids.
-func (m *memory) lines() string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+func (s *subscriber) lines() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var b strings.Builder
-	for _, id := range slices.Sorted(maps.Keys(m.events)) {
-		b.WriteString(m.events[id] + "\n")
+	for _, id := range slices.Sorted(maps.Keys(s.events)) {
+		b.WriteString(s.events[id] + "\n")
 	}
 	return b.String()
 }
 
 func compareGolden(t *testing.T, got string) {
 	t.Helper()
-	const path = "testdata/stored.ndjson"
+	const path = "testdata/delivered.ndjson"
 	if *update {
 		if err := os.WriteFile(path, []byte(got), 0o600); err != nil {
 			t.Fatal(err)
