@@ -156,8 +156,12 @@ func (d *Dispatcher) Stop(ctx context.Context) {
 type TriggerStats struct {
 	Broker, Trigger string
 	Counts
-	// Active deliveries and Queued ones, now.
-	Active, Queued int
+	// Active deliveries and Queued ones in this process, and the Width of the lane, that is how many may be active, now.
+	Active, Queued, Width int
+	// GateClosed says that the subscriber is known to be down: only probes are sent.
+	GateClosed bool
+	// Waiting deliveries in the store's backlog, as counted a few seconds ago at most.
+	Waiting uint64
 }
 
 // Stats returns the counters of all Triggers in effect.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"net/url"
 	"strconv"
 	"sync/atomic"
@@ -25,17 +26,22 @@ const (
 type settlement struct {
 	delivery *stream.Delivery
 	open     atomic.Int32
+	after    func() // called when all is settled; may be nil
 }
 
 func (s *settlement) done() {
-	if s.open.Add(-1) == 0 {
-		s.delivery.Ack()
+	if s.open.Add(-1) != 0 {
+		return
+	}
+	s.delivery.Ack()
+	if s.after != nil {
+		s.after()
 	}
 }
 
-// job is the delivery of one event to one Trigger.
+// job is the delivery of one event to one Trigger's subscriber or dead letter sink.
 type job struct {
-	to       *target
+	to       *route
 	event    *event.Event
 	origin   string // names the stored message it came from, to make writes that follow from it idempotent
 	progress stream.Progress
@@ -47,7 +53,7 @@ func (j *job) size() int { return len(j.event.Data) + j.event.AttributeBytes() }
 // messageID names what follows from the job's next attempt. The same attempt repeated after a crash gives the same id,
 // so its copy is stored once.
 func (j *job) messageID(what string) string {
-	return what + "/" + j.origin + "/" + j.to.UID + "/" + strconv.Itoa(j.progress.Attempt)
+	return what + "/" + j.origin + "/" + j.to.key + "/" + strconv.Itoa(j.progress.Attempt)
 }
 
 func formatSequence(n uint64) string { return strconv.FormatUint(n, 10) }
@@ -58,11 +64,11 @@ func (r *runner) run(j job) {
 	if j.progress.First.IsZero() {
 		j.progress.First = now
 	}
-	if j.progress.DeadLetter {
+	if j.to.sink == nil {
 		r.runDeadLetter(j)
 		return
 	}
-	j.to.lane.counts.attempts.Add(1)
+	j.to.counts.attempts.Add(1)
 	result := r.opts.Sender.Send(r.base, &delivery.Request{
 		URL: j.to.Subscriber, Event: j.event, Timeout: j.to.Policy.Timeout, Format: j.to.Policy.Format,
 		Namespace: j.to.Namespace,
@@ -75,7 +81,8 @@ func (r *runner) run(j job) {
 
 func (r *runner) settle(j job, result delivery.Result) {
 	j.progress.Attempt++
-	counts := &j.to.lane.counts
+	counts := j.to.counts
+	j.to.lane.learn(conditionOf(result))
 	d := delivery.Decide(j.to.Policy, j.progress.Attempt, result, rand.Float64())
 	if d.Action != delivery.Done {
 		r.logAttempt(&j, result, d)
@@ -99,6 +106,18 @@ func (r *runner) settle(j job, result delivery.Result) {
 	}
 }
 
+// conditionOf says what an attempt shows of the subscriber. Most answers show that it works, even if it refuses the event.
+func conditionOf(result delivery.Result) condition {
+	switch reason := result.Reason(); {
+	case reason == delivery.ReasonTimeout, result.Status == http.StatusTooManyRequests, result.Status == http.StatusServiceUnavailable:
+		return overloaded
+	case reason == delivery.ReasonNetwork, result.Status >= http.StatusInternalServerError:
+		return failing
+	default:
+		return healthy
+	}
+}
+
 // note keeps what an operator wants to know about a failed attempt with the event.
 func note(p *stream.Progress, to *url.URL, result delivery.Result) {
 	p.Code = result.Status
@@ -111,7 +130,7 @@ func note(p *stream.Progress, to *url.URL, result delivery.Result) {
 
 func (r *runner) logAttempt(j *job, result delivery.Result, d delivery.Decision) {
 	r.log.Warn("delivery attempt failed",
-		slog.String("trigger", j.to.key),
+		slog.String("trigger", j.to.name),
 		slog.String("event_id", j.event.Value(event.ID)),
 		slog.String("event_type", j.event.Value(event.Type)),
 		slog.Int("attempt", j.progress.Attempt),
@@ -127,27 +146,35 @@ func (r *runner) logAttempt(j *job, result delivery.Result, d delivery.Decision)
 // it would keep a loop alive, and trying again would not help.
 func (r *runner) storeReply(j *job, reply *event.Event) error {
 	if err := event.Admit(reply, time.Now()); err != nil {
-		j.to.lane.counts.repliesDropped.Add(1)
-		r.log.Warn("drop a reply", slog.String("trigger", j.to.key), slog.Any("error", err))
+		j.to.counts.repliesDropped.Add(1)
+		r.log.Warn("drop a reply", slog.String("trigger", j.to.name), slog.Any("error", err))
 		return nil
 	}
 	err := r.opts.Publisher.Publish(r.base, r.names, stream.Message{Event: reply, ID: j.messageID("reply")})
 	switch {
 	case err == nil:
-		j.to.lane.counts.replies.Add(1)
+		j.to.counts.replies.Add(1)
 	case errors.Is(err, stream.ErrTooLarge):
 		return delivery.ErrReplyTooLarge
 	}
 	return err
 }
 
-// postpone writes the job to the retry stream, to be due after delay, and settles it here.
+// postpone writes the job to the retry stream, to be due after delay, and settles it here. Without a delay it waits in
+// the backlog until the route takes it.
 func (r *runner) postpone(j job, delay time.Duration) {
-	j.progress.Due = time.Now().Add(delay)
+	if delay > 0 {
+		j.progress.Due = time.Now().Add(delay)
+	}
 	m := stream.Message{Event: j.event, ID: j.messageID("retry")}
-	r.store(&j, func(ctx context.Context) error {
-		return r.opts.Publisher.PublishRetry(ctx, r.names, j.to.UID, m, j.progress)
-	})
+	if delay <= 0 {
+		m.ID = j.messageID("wait")
+	}
+	if r.store(&j, func(ctx context.Context) error {
+		return r.opts.Publisher.PublishRetry(ctx, r.names, j.to.key, m, j.progress)
+	}) {
+		r.retries.stored(j.to.key, delay)
+	}
 }
 
 // giveUp takes the job to the dead letter sink, or parks it if there is none.
@@ -157,10 +184,12 @@ func (r *runner) giveUp(j job, result delivery.Result) {
 		return
 	}
 	j.event = delivery.DeadLetter(j.event, delivery.Failure{
-		URL: j.to.Subscriber, Result: result, Attempts: j.progress.Attempt, Trigger: j.to.key,
+		URL: j.to.Subscriber, Result: result, Attempts: j.progress.Attempt, Trigger: j.to.name,
 	})
-	j.progress.DeadLetter, j.progress.Attempt = true, 0
-	r.runDeadLetter(j)
+	j.to, j.progress.DeadLetter, j.progress.Attempt = j.to.sink, true, 0
+	if !j.to.lane.offer(j, r.run) {
+		r.postpone(j, 0)
+	}
 }
 
 func (r *runner) park(j job) {
@@ -168,7 +197,7 @@ func (r *runner) park(j job) {
 	if r.store(&j, func(ctx context.Context) error {
 		return r.opts.Publisher.Park(ctx, r.names, j.to.UID, m, j.progress)
 	}) {
-		j.to.lane.counts.parked.Add(1)
+		j.to.counts.parked.Add(1)
 	}
 }
 
@@ -184,10 +213,11 @@ func (r *runner) runDeadLetter(j job) {
 		Namespace: j.to.Namespace, NoReply: true,
 	})
 	j.progress.Attempt++
+	j.to.lane.learn(conditionOf(result))
 	outcome := delivery.Classify(result.Status, result.Err)
 	switch {
 	case outcome == delivery.Delivered:
-		j.to.lane.counts.deadLettered.Add(1)
+		j.to.counts.deadLettered.Add(1)
 		j.settle.done()
 	case outcome == delivery.Abandoned:
 		// The process is stopping: the message stays unsettled and comes again.
@@ -209,7 +239,7 @@ func (r *runner) store(j *job, write func(context.Context) error) bool {
 			return true
 		}
 		r.log.Warn("cannot store a delivery, trying again",
-			slog.String("trigger", j.to.key), slog.Duration("retry_in", pause), slog.Any("error", err))
+			slog.String("trigger", j.to.name), slog.Duration("retry_in", pause), slog.Any("error", err))
 		select {
 		case <-r.base.Done():
 			return false

@@ -3,43 +3,136 @@ package dispatch
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 const (
-	// maxQueued and maxQueuedBytes bound what waits in memory for a free place in a lane. More goes to the retry stream.
+	// maxQueued and maxQueuedBytes bound what waits in memory for a free place in a lane. More goes to the backlog.
 	maxQueued      = 256
 	maxQueuedBytes = 8 << 20
+	// maxQueueAge is how long an event waits in memory before it goes to the backlog instead: until then it counts as
+	// unsettled in the store, and a slow subscriber must not hold many of those.
+	maxQueueAge = 250 * time.Millisecond
+	// slowDown is what a lane's width is multiplied by when the subscriber is overloaded, at most once a slowDownPause.
+	slowDown      = 0.7
+	slowDownPause = 500 * time.Millisecond
 )
 
-// lane bounds the deliveries to one Trigger's subscriber. It outlives changes of the Trigger.
+// lane bounds the deliveries to one Trigger's subscriber in this process. Its width, the number of deliveries under way at a
+// time, falls when the subscriber says or shows that it is overloaded, and rises again as it takes events. A lane outlives
+// changes of its Trigger.
 type lane struct {
-	counts counters
+	// room is signaled when a place becomes free.
+	room chan struct{}
+	// waiting is the length of the queue, to be read without the lock.
+	waiting atomic.Int32
 
 	mu          sync.Mutex
-	limit       int
+	gate        gate
+	max         int
+	width       float64 // 1 … max
+	slowedAt    time.Time
 	active      int
-	queue       []job
+	queue       []queued
 	queuedBytes int
+	behind      bool // a backlog waits, which is to get its share of the places
 }
 
-// offer starts the job, or queues it, or reports false if the lane is full. run is called in a goroutine of its own that
-// goes on with queued jobs as long as there are any.
+type queued struct {
+	job
+	since time.Time
+}
+
+func newLane() *lane { return &lane{room: make(chan struct{}, 1)} }
+
+// setMax changes how many deliveries may be under way. A lower number takes effect as running ones end.
+func (l *lane) setMax(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.max == 0 || l.width > float64(n) || l.width == float64(l.max) {
+		l.width = float64(n)
+	}
+	l.max = n
+}
+
+// setBehind says whether a backlog waits for the lane.
+func (l *lane) setBehind(behind bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.behind = behind
+}
+
+// offer starts the job or queues it; false says that it is to wait in the store. run is called in a goroutine of its own
+// that goes on with queued jobs as long as there are any.
 func (l *lane) offer(j job, run func(job)) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.active < l.limit {
+	if l.active < l.share() && l.gate.admit(time.Now()) {
 		l.active++
 		go l.work(j, run)
 		return true
 	}
 	size := j.size()
-	if len(l.queue) >= maxQueued || l.queuedBytes+size > maxQueuedBytes {
+	if l.behind || l.gate.closed || len(l.queue) >= maxQueued || l.queuedBytes+size > maxQueuedBytes {
 		return false
 	}
-	l.queue = append(l.queue, j)
+	l.queue = append(l.queue, queued{job: j, since: time.Now()})
 	l.queuedBytes += size
+	l.waiting.Store(int32(len(l.queue)))
 	return true
 }
+
+// share is how many places new events may take: all, or half of them while older events wait.
+func (l *lane) share() int {
+	if l.behind {
+		return max(1, int(l.width)/2)
+	}
+	return int(l.width)
+}
+
+// start starts a due retry if there is a place for it now.
+func (l *lane) start(j job, run func(job)) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.active >= int(l.width) || !l.gate.admit(time.Now()) {
+		return false
+	}
+	l.active++
+	go l.work(j, run)
+	return true
+}
+
+// acquire takes up to n places for events of the backlog and returns how many it got, and whether it is worth waiting
+// for more: a closed gate is not.
+func (l *lane) acquire(n int) (got int, open bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.gate.closed {
+		if !l.gate.admit(time.Now()) {
+			return 0, false
+		}
+		l.active++
+		return 1, true
+	}
+	got = max(0, min(n, int(l.width)-l.active-len(l.queue)))
+	l.active += got
+	return got, true
+}
+
+// release gives back places that acquire took and for which there was no event.
+func (l *lane) release(n int) {
+	if n == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.active -= n
+	l.gate.cancel()
+	l.signal()
+}
+
+// run uses a place that acquire took.
+func (l *lane) run(j job, run func(job)) { go l.work(j, run) }
 
 func (l *lane) work(j job, run func(job)) {
 	for ok := true; ok; j, ok = l.next() {
@@ -51,33 +144,82 @@ func (l *lane) work(j job, run func(job)) {
 func (l *lane) next() (job, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.queue) == 0 || l.active > l.limit {
+	if len(l.queue) == 0 || l.active > int(l.width) || l.gate.closed {
 		l.active--
+		l.signal()
 		return job{}, false
 	}
-	j := l.queue[0]
-	l.queue[0] = job{}
+	return l.pop(), true
+}
+
+func (l *lane) pop() job {
+	j := l.queue[0].job
+	l.queue[0] = queued{}
 	l.queue = l.queue[1:]
 	l.queuedBytes -= j.size()
-	return j, true
+	l.waiting.Store(int32(len(l.queue)))
+	return j
 }
 
-// setLimit changes how many deliveries may be under way. A lower limit takes effect as running ones end.
-func (l *lane) setLimit(n int) {
+// overdue takes the jobs off the queue that have waited too long, or all of them if the gate is closed.
+func (l *lane) overdue(now time.Time) []job {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.limit = n
+	var old []job
+	for len(l.queue) > 0 && (l.gate.closed || now.Sub(l.queue[0].since) > maxQueueAge) {
+		old = append(old, l.pop())
+	}
+	return old
 }
 
-func (l *lane) load() (active, queued int) {
+func (l *lane) signal() {
+	select {
+	case l.room <- struct{}{}:
+	default:
+	}
+}
+
+// condition is what an attempt shows of the subscriber.
+type condition uint8
+
+const (
+	healthy    condition = iota // it took the event, or refused this one
+	failing                     // it cannot be reached or answers with a server error
+	overloaded                  // it says so (429, 503), or does not answer in time
+)
+
+// learn adapts the lane to what an attempt showed.
+func (l *lane) learn(c condition) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.active, len(l.queue)
+	now := time.Now()
+	if c == healthy {
+		l.gate.succeeded()
+		l.width = min(float64(l.max), l.width+1/max(1, l.width))
+		return
+	}
+	l.gate.failed(now)
+	if c == overloaded && now.Sub(l.slowedAt) >= slowDownPause {
+		l.slowedAt = now
+		l.width = max(1, l.width*slowDown)
+	}
+}
+
+// laneState is a lane at one moment.
+type laneState struct {
+	active, queued, width int
+	closed                bool
+}
+
+func (l *lane) state() laneState {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return laneState{active: l.active, queued: len(l.queue), width: int(l.width), closed: l.gate.closed}
 }
 
 // Counts are what a lane has done. Each matched event ends in exactly one of Delivered, DeadLettered and Parked.
 type Counts struct {
-	// Matched events, and those of them that found the lane full and were written to the retry stream at once.
+	// Matched events, and those of them that found no place and went to the backlog at once.
 	Matched, Overflowed uint64
 	// Attempts made at the subscriber; Retried of them failed and were written to the retry stream.
 	Attempts, Retried uint64

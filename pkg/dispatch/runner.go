@@ -15,27 +15,28 @@ import (
 const (
 	// startRetry is the pause before consuming is tried again, for example because the stream is not there yet.
 	startRetry = 50 * time.Millisecond
-	// heldRetry is the pause before a delivery is looked at again whose Trigger is not in effect.
-	heldRetry = 15 * time.Second
 	// maxRematches is how often an event is matched again whose evaluation ran out of time, rematchDelay the pause before.
 	maxRematches = 3
 	rematchDelay = 100 * time.Millisecond
-	// busyRetry is the pause before a due retry that found its lane full is looked at again.
-	busyRetry = 250 * time.Millisecond
+	// deadLetterSuffix makes of a Trigger's UID the key under which its dead letters wait for their sink.
+	deadLetterSuffix = "_dl"
 )
 
-// target is a Trigger with its lane: what a match in the table leads to.
-type target struct {
+// route is a place that deliveries go to: a Trigger's subscriber, or its dead letter sink.
+type route struct {
 	*Trigger
-	lane *lane
-	key  string // namespace/name
+	lane   *lane
+	counts *counters // of the Trigger
+	key    string    // names the route in the retry stream
+	name   string    // namespace/name of the Trigger
+	sink   *route    // of a subscriber's route: that of the dead letter sink; nil for the sink's own
 }
 
 // view is what a runner serves at one moment. It is immutable.
 type view struct {
-	table *trigger.Table[*target]
-	byUID map[string]*target
-	held  map[string]bool
+	table *trigger.Table[*route]
+	byKey map[string]*route
+	held  map[string]bool // by key
 }
 
 // runner serves one Broker.
@@ -50,26 +51,30 @@ type runner struct {
 	celErrors, cesqlErrors atomic.Uint64
 
 	mu      sync.Mutex
-	lanes   map[string]*lane // by Trigger UID
+	lanes   map[string]*lane // by key
+	counts  map[string]*counters
 	started sync.WaitGroup
 	cancel  context.CancelFunc
 	base    context.Context //nolint:containedctx // lifetime of the deliveries of this runner
 	events  *stream.Consumption
-	retries *stream.Consumption
+	retries *retrier
 
 	// Only the goroutine that handles events uses these.
 	input   *trigger.Input
-	matches []*target
+	matches []*route
 }
 
 func newRunner(o Options, n *stream.Names) *runner {
-	return &runner{
-		opts:  o,
-		names: n,
-		log:   o.Logger.With(slog.String("broker", n.Namespace+"/"+n.Name)),
-		lanes: map[string]*lane{},
-		input: trigger.NewInput(&event.Event{}),
+	r := &runner{
+		opts:   o,
+		names:  n,
+		log:    o.Logger.With(slog.String("broker", n.Namespace+"/"+n.Name)),
+		lanes:  map[string]*lane{},
+		counts: map[string]*counters{},
+		input:  trigger.NewInput(&event.Event{}),
 	}
+	r.retries = newRetrier(r)
+	return r
 }
 
 // apply builds the table of b and swaps it in. Lanes stay with their Trigger; those of removed Triggers are dropped once
@@ -77,23 +82,39 @@ func newRunner(o Options, n *stream.Names) *runner {
 func (r *runner) apply(b *Broker) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	lanes := make(map[string]*lane, len(b.Triggers))
-	entries := make([]trigger.Entry[*target], 0, len(b.Triggers))
-	v := &view{byUID: make(map[string]*target, len(b.Triggers)), held: b.Held}
+	v := &view{byKey: make(map[string]*route, 2*len(b.Triggers)), held: make(map[string]bool, 2*len(b.Held))}
+	lanes, counts := make(map[string]*lane, 2*len(b.Triggers)), make(map[string]*counters, len(b.Triggers))
+	entries := make([]trigger.Entry[*route], 0, len(b.Triggers))
 	for _, t := range b.Triggers {
-		l := r.lanes[t.UID]
-		if l == nil {
-			l = &lane{}
+		c := r.counts[t.UID]
+		if c == nil {
+			c = &counters{}
 		}
-		l.setLimit(limitOf(t))
-		lanes[t.UID] = l
-		tg := &target{Trigger: t, lane: l, key: t.Namespace + "/" + t.Name}
-		v.byUID[t.UID] = tg
-		entries = append(entries, trigger.Entry[*target]{Filter: t.Filter, Target: tg})
+		counts[t.UID] = c
+		main := &route{Trigger: t, counts: c, key: t.UID, name: t.Namespace + "/" + t.Name}
+		main.sink = &route{Trigger: t, counts: c, key: t.UID + deadLetterSuffix, name: main.name}
+		for _, rt := range []*route{main, main.sink} {
+			rt.lane = r.lane(rt.key, limitOf(t))
+			lanes[rt.key], v.byKey[rt.key] = rt.lane, rt
+		}
+		entries = append(entries, trigger.Entry[*route]{Filter: t.Filter, Target: main})
+	}
+	for uid := range b.Held {
+		v.held[uid], v.held[uid+deadLetterSuffix] = true, true
 	}
 	v.table = trigger.NewTable(entries)
-	r.lanes = lanes
+	r.lanes, r.counts = lanes, counts
 	r.view.Store(v)
+	r.retries.wakeUp()
+}
+
+func (r *runner) lane(key string, limit int) *lane {
+	l := r.lanes[key]
+	if l == nil {
+		l = newLane()
+	}
+	l.setMax(limit)
+	return l
 }
 
 func limitOf(t *Trigger) int {
@@ -116,49 +137,36 @@ func (r *runner) start(parent context.Context) {
 			}
 		}
 		r.consuming.Store(true)
+		r.retries.run(ctx)
 	})
 }
 
-// consume starts what is not yet running and reports whether all is.
+// consume reports whether the events are being consumed, having tried to.
 func (r *runner) consume(ctx context.Context) bool {
 	if ctx.Err() != nil {
-		return true
+		return false
 	}
-	if r.events == nil {
-		r.events = r.subscribe(ctx, stream.ConsumeOptions{Stream: r.names.Events, MaxAckPending: r.opts.MaxAckPending}, r.onEvent)
-	}
-	if r.retries == nil {
-		r.retries = r.subscribe(ctx, stream.ConsumeOptions{Stream: r.names.Retries, SubjectPrefix: r.names.RetryPrefix}, r.onRetry)
-	}
-	return r.events != nil && r.retries != nil
-}
-
-func (r *runner) subscribe(ctx context.Context, o stream.ConsumeOptions, handle func(*stream.Delivery)) *stream.Consumption {
-	o.Logger = r.log
-	c, err := r.opts.Conn.Consume(ctx, o, handle)
+	c, err := r.opts.Conn.Consume(ctx, stream.ConsumeOptions{
+		Stream: r.names.Events, MaxAckPending: r.opts.MaxAckPending, Logger: r.log,
+	}, r.onEvent)
 	if err != nil {
-		r.log.DebugContext(ctx, "cannot consume yet", slog.String("stream", o.Stream), slog.Any("error", err))
-		return nil
+		r.log.DebugContext(ctx, "cannot consume yet", slog.Any("error", err))
+		return false
 	}
-	return c
+	r.events = c
+	return true
 }
 
 // stop fetches no more and waits for what is under way until ctx ends.
 func (r *runner) stop(ctx context.Context) {
 	r.cancel()
 	r.started.Wait()
-	var wg sync.WaitGroup
-	for _, c := range []*stream.Consumption{r.events, r.retries} {
-		if c == nil {
-			continue
+	if r.events != nil {
+		if err := r.events.Stop(ctx); err != nil {
+			r.log.WarnContext(ctx, "stopped before everything was settled; what is left comes again", slog.Any("error", err))
 		}
-		wg.Go(func() {
-			if err := c.Stop(ctx); err != nil {
-				r.log.WarnContext(ctx, "stopped before everything was settled; what is left comes again", slog.Any("error", err))
-			}
-		})
 	}
-	wg.Wait()
+	r.retries.stop(ctx)
 }
 
 // onEvent matches one accepted event and offers it to each matching Trigger's lane.
@@ -182,49 +190,33 @@ func (r *runner) onEvent(d *stream.Delivery) {
 	s.open.Store(int32(len(r.matches)))
 	origin := "e" + formatSequence(d.Sequence())
 	for _, t := range r.matches {
-		t.lane.counts.matched.Add(1)
-		j := job{to: t, event: d.Event, origin: origin, settle: s}
-		if !t.lane.offer(j, r.run) {
-			t.lane.counts.overflowed.Add(1)
-			go r.postpone(j, 0)
-		}
+		t.counts.matched.Add(1)
+		r.offer(job{to: t, event: d.Event, origin: origin, settle: s})
 	}
 }
 
-// onRetry takes up a delivery that waits in the retry stream.
-func (r *runner) onRetry(d *stream.Delivery) {
-	v := r.view.Load()
-	t := v.byUID[d.Key()]
-	switch {
-	case t != nil:
-	case v.held[d.Key()]:
-		d.Retry(heldRetry)
-		return
-	default:
-		r.log.Info("drop a delivery whose Trigger was deleted", slog.String("trigger_uid", d.Key()))
-		d.Ack()
+// offer gives a job to its lane, or to the backlog if the lane has no room for it.
+func (r *runner) offer(j job) {
+	if j.to.lane.offer(j, r.run) {
 		return
 	}
-	p := d.Progress()
-	if wait := time.Until(p.Due); wait > 0 {
-		d.Retry(wait)
-		return
-	}
-	s := &settlement{delivery: d}
-	s.open.Store(1)
-	j := job{to: t, event: d.Event, origin: "r" + formatSequence(d.Sequence()), progress: p, settle: s}
-	if !t.lane.offer(j, r.run) {
-		d.Retry(busyRetry)
-	}
+	j.to.counts.overflowed.Add(1)
+	go r.postpone(j, 0)
 }
 
 func (r *runner) stats() []TriggerStats {
 	v := r.view.Load()
-	all := make([]TriggerStats, 0, len(v.byUID))
-	for _, t := range v.byUID {
-		s := TriggerStats{Broker: r.names.Namespace + "/" + r.names.Name, Trigger: t.key, Counts: t.lane.counts.read()}
-		s.Active, s.Queued = t.lane.load()
-		all = append(all, s)
+	all := make([]TriggerStats, 0, len(v.byKey)/2)
+	for _, t := range v.byKey {
+		if t.sink == nil {
+			continue
+		}
+		l := t.lane.state()
+		all = append(all, TriggerStats{
+			Broker: r.names.Namespace + "/" + r.names.Name, Trigger: t.name, Counts: t.counts.read(),
+			Active: l.active, Queued: l.queued, Width: l.width, GateClosed: l.closed,
+			Waiting: r.retries.waiting(t.key) + r.retries.waiting(t.sink.key),
+		})
 	}
 	return all
 }

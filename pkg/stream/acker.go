@@ -25,6 +25,7 @@ const (
 
 // acker sends acks and confirms some of them.
 type acker struct {
+	base     context.Context //nolint:containedctx // see newAcker
 	nc       *nats.Conn
 	log      *slog.Logger
 	barriers chan struct{}
@@ -35,8 +36,9 @@ type acker struct {
 	last  jetstream.Msg // acked without confirmation since the last barrier
 }
 
-func newAcker(nc *nats.Conn, log *slog.Logger) *acker {
-	return &acker{nc: nc, log: log, barriers: make(chan struct{}, maxBarriers)}
+// newAcker returns an acker whose confirmations outlive ctx: what is settled is to be acked even while the work stops.
+func newAcker(ctx context.Context, nc *nats.Conn, log *slog.Logger) *acker {
+	return &acker{base: context.WithoutCancel(ctx), nc: nc, log: log, barriers: make(chan struct{}, maxBarriers)}
 }
 
 // ack tells the server that msg is settled. It blocks only while too many confirmations are outstanding. Acks are best
@@ -56,7 +58,7 @@ func (a *acker) ack(msg jetstream.Msg) {
 	a.barriers <- struct{}{}
 	a.wg.Go(func() {
 		defer func() { <-a.barriers }()
-		ctx, cancel := context.WithTimeout(context.Background(), barrierTimeout)
+		ctx, cancel := context.WithTimeout(a.base, barrierTimeout)
 		defer cancel()
 		if err := msg.DoubleAck(ctx); err != nil {
 			a.log.Debug("an ack was not confirmed", slog.Any("error", err))

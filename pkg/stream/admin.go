@@ -99,7 +99,7 @@ func streamConfigs(n *Names, l Limits) []jetstream.StreamConfig {
 	}
 	events := derive(n.Events, n.EventSubject)
 	events.AllowAtomicPublish = true
-	retries := derive(n.Retries, n.RetryPrefix+"*")
+	retries := derive(n.Retries, n.RetryPrefix+">")
 	// Progress travels in headers, so a retry may be a little larger than the event it came from.
 	retries.MaxMsgSize += 4 << 10
 	parked := derive(n.Parked, n.ParkedPrefix+"*")
@@ -124,4 +124,29 @@ func (c *Conn) StreamState(ctx context.Context, name string) (State, error) {
 	}
 	st := s.CachedInfo().State
 	return State{Messages: st.Msgs, Bytes: st.Bytes, Oldest: st.FirstTime}, nil
+}
+
+// SubjectCounts returns how many messages each subject of a stream below the given prefix has.
+func (c *Conn) SubjectCounts(ctx context.Context, name, prefix string) (map[string]uint64, error) {
+	s, err := c.js.Stream(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("look up stream %s: %w", name, err)
+	}
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(prefix+">"))
+	if err != nil {
+		return nil, fmt.Errorf("count the subjects of stream %s: %w", name, err)
+	}
+	return info.State.Subjects, nil
+}
+
+// PurgeSubject removes all messages of one subject from a stream.
+func (c *Conn) PurgeSubject(ctx context.Context, name, subject string) error {
+	s, err := c.js.Stream(ctx, name)
+	if err != nil {
+		return fmt.Errorf("look up stream %s: %w", name, err)
+	}
+	if err := s.Purge(ctx, jetstream.WithPurgeSubject(subject)); err != nil {
+		return fmt.Errorf("purge %s of stream %s: %w", subject, name, err)
+	}
+	return nil
 }

@@ -22,138 +22,200 @@ const (
 	ackWait = 10 * time.Second
 	// extendAfter is the age at which a message still in flight is extended; well below ackWait, so that two rounds may fail.
 	extendAfter = 3 * time.Second
+	// maxPrefetch bounds the messages fetched ahead of the handler.
+	maxPrefetch = 1024
 	// DefaultMaxAckPending bounds the messages in flight of one stream over all replicas, and with it the duplicates after
 	// a crash.
-	DefaultMaxAckPending = 4096
+	DefaultMaxAckPending = 8192
 )
 
 // ConsumeOptions say what to consume and how.
 type ConsumeOptions struct {
 	// Stream is the name of the stream.
 	Stream string
+	// Name of the durable consumer, which all processes that share the work give; default millrace-filter.
+	Name string
+	// FilterSubject selects messages of the stream; default all.
+	FilterSubject string
 	// SubjectPrefix is cut from each message's subject to give [Delivery.Key].
 	SubjectPrefix string
-	// MaxAckPending bounds the unsettled messages of the stream; default [DefaultMaxAckPending].
+	// MaxAckPending bounds the unsettled messages of the consumer; default [DefaultMaxAckPending].
 	MaxAckPending int
-	// Logger receives what goes wrong; default slog.Default().
+	// InactiveThreshold is how long the server keeps the consumer when nobody uses it; 0 is for ever.
+	InactiveThreshold time.Duration
+	// Logger receives what goes wrong; default that of the connection.
 	Logger *slog.Logger
 }
 
-// Consumption is a running subscription to a stream.
-type Consumption struct {
-	opts   ConsumeOptions
-	handle func(*Delivery)
-	cc     jetstream.ConsumeContext
-	acks   *acker
-	flight inFlight
-	ticker sync.WaitGroup
-	stop   chan struct{}
-}
-
-// Consume calls handle for each message of the stream, one after the other, until [Consumption.Stop]. The handler must
-// not block for long: while it does, messages already fetched grow old. Messages are shared with all other processes
-// that consume the same stream.
-func (c *Conn) Consume(ctx context.Context, o ConsumeOptions, handle func(*Delivery)) (*Consumption, error) {
+func (o ConsumeOptions) withDefaults(c *Conn) ConsumeOptions {
+	if o.Name == "" {
+		o.Name = consumerName
+	}
 	if o.MaxAckPending <= 0 {
 		o.MaxAckPending = DefaultMaxAckPending
 	}
 	if o.Logger == nil {
 		o.Logger = c.log
 	}
-	consumer, err := c.js.CreateOrUpdateConsumer(ctx, o.Stream, jetstream.ConsumerConfig{
-		Durable:       consumerName,
-		AckPolicy:     jetstream.AckExplicitPolicy,
-		AckWait:       ackWait,
-		MaxAckPending: o.MaxAckPending,
-		MaxDeliver:    -1, // attempts are counted in headers: a crash on the last one must lose nothing
-	})
-	if err != nil {
-		return nil, fmt.Errorf("create consumer of %s: %w", o.Stream, err)
-	}
-	s := &Consumption{opts: o, handle: handle, acks: newAcker(c.nc, o.Logger), stop: make(chan struct{})}
-	s.cc, err = consumer.Consume(s.receive,
-		jetstream.PullMaxMessages(min(o.MaxAckPending, 1024)),
-		jetstream.PullExpiry(30*time.Second),
-		jetstream.PullHeartbeat(5*time.Second),
-		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) { s.report(err) }))
-	if err != nil {
-		return nil, fmt.Errorf("consume %s: %w", o.Stream, err)
-	}
-	s.ticker.Go(s.extendLoop)
-	return s, nil
+	return o
 }
 
-func (s *Consumption) report(err error) {
-	if errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, jetstream.ErrConsumerDeleted) && s.stopping() {
-		return
-	}
-	s.opts.Logger.Warn("consume from JetStream", slog.String("stream", s.opts.Stream), slog.Any("error", err))
+// receiver is what every way to take messages from a stream has in common: it decodes them, keeps those in flight alive,
+// and acks them.
+type receiver struct {
+	opts   ConsumeOptions
+	acks   *acker
+	flight inFlight
+	ticker sync.WaitGroup
+	stop   chan struct{}
 }
 
-func (s *Consumption) stopping() bool {
-	select {
-	case <-s.stop:
+func newReceiver(ctx context.Context, c *Conn, o ConsumeOptions) *receiver {
+	r := &receiver{opts: o, acks: newAcker(ctx, c.nc, o.Logger), stop: make(chan struct{})}
+	r.ticker.Go(r.extendLoop)
+	return r
+}
+
+// accept decodes a message and takes it in flight. It returns nil for a message that needs no handling:
+//
+//   - One that is still in flight here, or was settled here a moment ago. The server hands it out again because a sign of
+//     life or an ack got lost; to deliver it again would be a duplicate.
+//   - One that is no CloudEvent, which Millrace has not written. It is removed from the queue, which it would block
+//     for ever, and reported.
+func (r *receiver) accept(msg jetstream.Msg) *Delivery {
+	meta, err := msg.Metadata()
+	if err != nil {
+		r.opts.Logger.Error("received a message that is not from JetStream", slog.Any("error", err))
+		return nil
+	}
+	d := &Delivery{msg: msg, from: r, sequence: meta.Sequence.Stream, deliveries: meta.NumDelivered}
+	if d.deliveries > 1 && r.known(d) {
+		return nil
+	}
+	if d.Event, err = decode(msg.Headers(), msg.Data()); err != nil {
+		r.opts.Logger.Error("drop a stored message that is not a CloudEvent",
+			slog.String("stream", r.opts.Stream), slog.String("subject", msg.Subject()), slog.Any("error", err))
+		_ = msg.TermWithReason("not a CloudEvent")
+		return nil
+	}
+	r.flight.add(d)
+	return d
+}
+
+// known deals with a message that was handed out before.
+func (r *receiver) known(d *Delivery) bool {
+	switch r.flight.status(d.sequence) {
+	case settled:
+		r.acks.ack(d.msg)
+		return true
+	case underWay:
+		_ = d.msg.InProgress()
 		return true
 	default:
 		return false
 	}
 }
 
-// receive decodes one message and hands it on. What is not a CloudEvent was not written by Millrace; it is removed from
-// the queue, which it would block for ever, and reported.
-func (s *Consumption) receive(msg jetstream.Msg) {
-	d := &Delivery{msg: msg, from: s}
-	var err error
-	if d.Event, err = decode(msg.Headers(), msg.Data()); err != nil {
-		s.opts.Logger.Error("drop a stored message that is not a CloudEvent",
-			slog.String("stream", s.opts.Stream), slog.String("subject", msg.Subject()), slog.Any("error", err))
-		_ = msg.TermWithReason("not a CloudEvent")
-		return
-	}
-	s.flight.add(d)
-	s.handle(d)
-}
-
 // extendLoop is the one timer that keeps all messages in flight alive.
-func (s *Consumption) extendLoop() {
+func (r *receiver) extendLoop() {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
 		select {
-		case <-s.stop:
+		case <-r.stop:
 			return
 		case <-tick.C:
-			for _, d := range s.flight.olderThan(extendAfter) {
+			for _, d := range r.flight.olderThan(extendAfter) {
 				_ = d.msg.InProgress() // if it does not arrive, the next round tries again
 			}
 		}
 	}
 }
 
-// InFlight is the number of messages handed to the handler and not settled yet.
-func (s *Consumption) InFlight() int { return s.flight.len() }
+// InFlight is the number of messages received and not settled yet.
+func (r *receiver) InFlight() int { return r.flight.len() }
+
+// finish waits until everything in flight is settled and the server has taken the acks, or ctx ends.
+func (r *receiver) finish(ctx context.Context) error {
+	err := r.flight.wait(ctx)
+	close(r.stop)
+	r.ticker.Wait()
+	if confirmErr := r.acks.close(ctx); err == nil {
+		err = confirmErr
+	}
+	if err != nil {
+		return fmt.Errorf("stop consuming %s with %d in flight: %w", r.opts.Stream, r.InFlight(), err)
+	}
+	return nil
+}
+
+// consumerConfig is what all our consumers share. MaxDeliver is unlimited: attempts are counted in headers, so a crash on
+// the last one loses nothing.
+func consumerConfig(o ConsumeOptions) jetstream.ConsumerConfig {
+	return jetstream.ConsumerConfig{
+		Durable:           o.Name,
+		FilterSubject:     o.FilterSubject,
+		AckPolicy:         jetstream.AckExplicitPolicy,
+		AckWait:           ackWait,
+		MaxAckPending:     o.MaxAckPending,
+		MaxDeliver:        -1,
+		InactiveThreshold: o.InactiveThreshold,
+	}
+}
+
+// Consumption is a running subscription to a stream.
+type Consumption struct {
+	*receiver
+	cc jetstream.ConsumeContext
+}
+
+// Consume calls handle for each message of the stream, one after the other, until [Consumption.Stop]. The handler must
+// not block for long: while it does, messages already fetched grow old. Messages are shared with all other processes
+// that consume the same stream under the same name.
+func (c *Conn) Consume(ctx context.Context, o ConsumeOptions, handle func(*Delivery)) (*Consumption, error) {
+	o = o.withDefaults(c)
+	consumer, err := c.js.CreateOrUpdateConsumer(ctx, o.Stream, consumerConfig(o))
+	if err != nil {
+		return nil, fmt.Errorf("create consumer %s of %s: %w", o.Name, o.Stream, err)
+	}
+	s := &Consumption{receiver: newReceiver(ctx, c, o)}
+	receive := func(msg jetstream.Msg) { //nolint:contextcheck // acks outlive the work's context: see newAcker
+		if d := s.accept(msg); d != nil {
+			handle(d)
+		}
+	}
+	s.cc, err = consumer.Consume(receive,
+		jetstream.PullMaxMessages(min(o.MaxAckPending, maxPrefetch)),
+		jetstream.PullExpiry(30*time.Second),
+		jetstream.PullHeartbeat(5*time.Second),
+		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) { s.report(err) }))
+	if err != nil {
+		close(s.stop)
+		return nil, fmt.Errorf("consume %s: %w", o.Stream, err)
+	}
+	return s, nil
+}
+
+func (s *Consumption) report(err error) {
+	if errors.Is(err, nats.ErrConnectionClosed) {
+		return
+	}
+	s.opts.Logger.Warn("consume from JetStream", slog.String("stream", s.opts.Stream), slog.Any("error", err))
+}
+
+// Closed is closed when the consumption has ended, by Stop or because the consumer or its stream was deleted.
+func (s *Consumption) Closed() <-chan struct{} { return s.cc.Closed() }
 
 // Stop fetches no more, hands the messages already fetched to the handler, waits until all are settled or ctx ends, and
 // makes sure that the server has taken the acks. Messages unsettled when ctx ends come again later, here or elsewhere.
 func (s *Consumption) Stop(ctx context.Context) error {
 	s.cc.Drain()
-	var err error
 	select {
 	case <-s.cc.Closed():
-		err = s.flight.wait(ctx)
 	case <-ctx.Done():
 		s.cc.Stop()
-		err = ctx.Err()
 	}
-	close(s.stop)
-	s.ticker.Wait()
-	if confirmErr := s.acks.close(ctx); err == nil {
-		err = confirmErr
-	}
-	if err != nil {
-		return fmt.Errorf("stop consuming %s with %d in flight: %w", s.opts.Stream, s.InFlight(), err)
-	}
-	return nil
+	return s.finish(ctx)
 }
 
 // Delivery is one stored message under way. Exactly one of Ack and Retry is called on it, once.
@@ -161,11 +223,12 @@ type Delivery struct {
 	// Event is not to be changed: several lanes read it.
 	Event *event.Event
 
-	msg     jetstream.Msg
-	from    *Consumption
-	touched time.Time // when the server last heard of it; guarded by inFlight
-	prev    *Delivery
-	next    *Delivery
+	msg                  jetstream.Msg
+	from                 *receiver
+	sequence, deliveries uint64
+	touched              time.Time // when the server last heard of it; guarded by inFlight
+	prev                 *Delivery
+	next                 *Delivery
 }
 
 // Key is the message's subject without the consumption's prefix: in the retry and parking streams the Trigger's UID.
@@ -177,33 +240,21 @@ func (d *Delivery) Key() string {
 func (d *Delivery) Progress() Progress { return progressOf(d.msg.Headers()) }
 
 // Sequence is the message's number in its stream, the same at every redelivery.
-func (d *Delivery) Sequence() uint64 {
-	meta, err := d.msg.Metadata()
-	if err != nil {
-		return 0
-	}
-	return meta.Sequence.Stream
-}
+func (d *Delivery) Sequence() uint64 { return d.sequence }
 
 // Deliveries is how often the server has handed the message out, this time included.
-func (d *Delivery) Deliveries() uint64 {
-	meta, err := d.msg.Metadata()
-	if err != nil {
-		return 1
-	}
-	return meta.NumDelivered
-}
+func (d *Delivery) Deliveries() uint64 { return d.deliveries }
 
 // Ack says that the message's fate is settled and it may be removed.
 func (d *Delivery) Ack() {
 	d.from.acks.ack(d.msg)
-	d.from.flight.remove(d)
+	d.from.flight.remove(d, true)
 }
 
 // Retry gives the message back, to come again after delay.
 func (d *Delivery) Retry(delay time.Duration) {
+	d.from.flight.remove(d, false)
 	if err := d.msg.NakWithDelay(delay); err != nil {
 		d.from.opts.Logger.Debug("give a message back", slog.Any("error", err))
 	}
-	d.from.flight.remove(d)
 }

@@ -6,20 +6,36 @@ import (
 	"time"
 )
 
+// rememberSettled is how many settled messages are remembered at least: more than the acks that can be under way.
+const rememberSettled = 4096
+
+// flightStatus is what inFlight knows of a message.
+type flightStatus uint8
+
+const (
+	unknown flightStatus = iota
+	underWay
+	settled
+)
+
 // inFlight is the list of unsettled messages, the one whose last sign of life is oldest first. Touching one moves it to
-// the end, so a round of extension looks only at those that need it.
+// the end, so a round of extension looks only at those that need it. It also remembers what was settled lately.
 type inFlight struct {
-	mu    sync.Mutex
-	head  *Delivery
-	tail  *Delivery
-	count int
-	empty chan struct{} // closed when count falls to zero; nil unless somebody waits
+	mu     sync.Mutex
+	head   *Delivery
+	tail   *Delivery
+	known  map[uint64]struct{} // sequences of the messages in the list
+	recent [2]map[uint64]struct{}
+	empty  chan struct{} // closed when the list gets empty; nil unless somebody waits
 }
 
 func (f *inFlight) add(d *Delivery) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.count++
+	if f.known == nil {
+		f.known = map[uint64]struct{}{}
+	}
+	f.known[d.sequence] = struct{}{}
 	f.append(d)
 }
 
@@ -48,15 +64,42 @@ func (f *inFlight) unlink(d *Delivery) {
 	d.prev, d.next = nil, nil
 }
 
-func (f *inFlight) remove(d *Delivery) {
+// remove takes a message off the list. One that was acked is remembered for a while.
+func (f *inFlight) remove(d *Delivery, acked bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.unlink(d)
-	f.count--
-	if f.count == 0 && f.empty != nil {
+	delete(f.known, d.sequence)
+	if acked {
+		f.remember(d.sequence)
+	}
+	if len(f.known) == 0 && f.empty != nil {
 		close(f.empty)
 		f.empty = nil
 	}
+}
+
+// remember notes a settled message in the younger of two sets; the older is forgotten when the younger is full.
+func (f *inFlight) remember(sequence uint64) {
+	if len(f.recent[0]) >= rememberSettled || f.recent[0] == nil {
+		f.recent[1], f.recent[0] = f.recent[0], make(map[uint64]struct{}, rememberSettled)
+	}
+	f.recent[0][sequence] = struct{}{}
+}
+
+// status tells what is known of the message with the given sequence.
+func (f *inFlight) status(sequence uint64) flightStatus {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, ok := f.known[sequence]; ok {
+		return underWay
+	}
+	for _, set := range f.recent {
+		if _, ok := set[sequence]; ok {
+			return settled
+		}
+	}
+	return unknown
 }
 
 // olderThan returns the messages untouched for at least age and touches them.
@@ -76,13 +119,13 @@ func (f *inFlight) olderThan(age time.Duration) []*Delivery {
 func (f *inFlight) len() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.count
+	return len(f.known)
 }
 
 // wait returns when nothing is in flight, or with ctx's error.
 func (f *inFlight) wait(ctx context.Context) error {
 	f.mu.Lock()
-	if f.count == 0 {
+	if len(f.known) == 0 {
 		f.mu.Unlock()
 		return nil
 	}

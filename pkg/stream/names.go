@@ -3,7 +3,9 @@
 package stream
 
 import (
+	"strconv"
 	"strings"
+	"time"
 
 	"millrace.dev/pkg/event"
 )
@@ -16,8 +18,8 @@ type Names struct {
 	Namespace, Name, UID string
 	// Events is the stream of accepted events, EventSubject the one subject in it.
 	Events, EventSubject string
-	// Retries is the stream of deliveries waiting for another attempt; each Trigger has the subject
-	// RetryPrefix + its UID there.
+	// Retries is the stream of deliveries waiting for another attempt; see [Names.BacklogSubject] and
+	// [Names.DelayPrefix] for its subjects.
 	Retries, RetryPrefix string
 	// Parked is the stream of deliveries that were given up without a dead letter sink; each Trigger has the subject
 	// ParkedPrefix + its UID there.
@@ -39,6 +41,30 @@ func NewNames(namespace, name, uid string) *Names {
 		Retries: base + "_retries", RetryPrefix: "millrace.retries." + subject + ".",
 		Parked: base + "_parked", ParkedPrefix: "millrace.parked." + subject + ".",
 	}
+}
+
+// BacklogPrefix followed by a Trigger's UID is the subject of the deliveries that wait for that Trigger's subscriber.
+func (n *Names) BacklogPrefix() string { return n.RetryPrefix + "backlog." }
+
+// DelayPrefix followed by a Trigger's UID is the subject of the deliveries that wait for a time to pass. Those that wait
+// about equally long share a class, so that within a class they fall due nearly in order.
+func (n *Names) DelayPrefix(class int) string {
+	return n.RetryPrefix + "delay." + strconv.Itoa(class) + "."
+}
+
+// DelayClasses is the number of classes of delay.
+const DelayClasses = 7
+
+// DelayClass returns the class of a delay: 0 up to 0.25 s, and four times as much in each class after it.
+func DelayClass(delay time.Duration) int {
+	limit := 250 * time.Millisecond
+	for class := range DelayClasses - 1 {
+		if delay <= limit {
+			return class
+		}
+		limit *= 4
+	}
+	return DelayClasses - 1
 }
 
 // Message is an event to be stored.

@@ -83,9 +83,14 @@ func (p *Publisher) Publish(ctx context.Context, to *Names, msgs ...Message) err
 	}
 }
 
-// PublishRetry stores the delivery of m to the Trigger with the given UID for a later attempt.
+// PublishRetry stores the delivery of m to the Trigger with the given UID for a later attempt: once at.Due has passed, or
+// as soon as the subscriber takes it if that is zero.
 func (p *Publisher) PublishRetry(ctx context.Context, to *Names, triggerUID string, m Message, at Progress) error {
-	msg := newMessage(to.RetryPrefix+triggerUID, &m)
+	subject := to.BacklogPrefix() + triggerUID
+	if !at.Due.IsZero() {
+		subject = to.DelayPrefix(DelayClass(time.Until(at.Due))) + triggerUID
+	}
+	msg := newMessage(subject, &m)
 	setProgress(msg.Header, at)
 	return p.put(ctx, msg)
 }

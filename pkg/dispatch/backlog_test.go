@@ -1,0 +1,191 @@
+package dispatch_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"millrace.dev/pkg/delivery"
+	"millrace.dev/pkg/dispatch"
+)
+
+// A dead subscriber: its events wait in the store without spending attempts, and come back when it does, each once, while
+// another Trigger goes on undisturbed.
+func TestBacklogOfADeadSubscriberWaitsAndDrains(t *testing.T) {
+	f := newFixture(t)
+	var up atomic.Bool
+	dead := newSubscriber(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
+		if !up.Load() {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	})
+	steady := newSubscriber(t, nil)
+	f.serve(f.trigger("dead", "", dead.URL), f.trigger("steady", "", steady.URL))
+	const count = 3000
+	for i := range count {
+		f.publish("x", fmt.Sprint(i))
+	}
+	eventually(t, "the steady subscriber has everything", func() bool { return steady.total() == count })
+	eventually(t, "all events are settled or wait", func() bool { return f.stored(f.names.Events) == 0 })
+	attempts := dead.total()
+	if attempts > count/2 {
+		t.Errorf("%d attempts at a subscriber that is down, for %d events", attempts, count)
+	}
+	up.Store(true)
+	f.waitEmpty()
+	if c := f.counts("dead"); c.Delivered+c.Parked != count {
+		t.Errorf("%d delivered and %d parked of %d", c.Delivered, c.Parked, count)
+	}
+	for i := range count {
+		if n := steady.times(fmt.Sprint(i)); n != 1 {
+			t.Fatalf("steady got event %d %d times", i, n)
+		}
+	}
+	t.Logf("%d attempts while it was down", attempts)
+}
+
+// New events keep coming while a backlog drains: both get places, and all arrive once.
+func TestBacklogDrainsBesideNewEvents(t *testing.T) {
+	f := newFixture(t)
+	var up atomic.Bool
+	s := newSubscriber(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
+		if !up.Load() {
+			w.WriteHeader(http.StatusBadGateway)
+		}
+		time.Sleep(2 * time.Millisecond)
+	})
+	tr := f.trigger("t", "", s.URL)
+	tr.MaxConcurrency = 8
+	tr.Policy.Retries = 1000 // none is to be given up
+	f.serve(tr)
+	for i := range 1000 {
+		f.publish("x", fmt.Sprint("old", i))
+	}
+	eventually(t, "the backlog has them", func() bool { return f.stored(f.names.Events) == 0 })
+	up.Store(true)
+	before := s.total()
+	for i := range 500 {
+		f.publish("x", fmt.Sprint("new", i))
+	}
+	f.waitEmpty()
+	if got := s.total() - before; got != 1500 {
+		t.Errorf("%d deliveries after it came back, want 1500", got)
+	}
+	for i := range 500 {
+		if n := s.times(fmt.Sprint("new", i)); n != 1 {
+			t.Fatalf("new event %d came %d times", i, n)
+		}
+	}
+}
+
+// More Triggers in trouble than backlogs are drained at a time: each makes progress.
+func TestManyTriggersInTroubleAllRecover(t *testing.T) {
+	f := newFixture(t)
+	var up atomic.Bool
+	s := newSubscriber(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
+		if !up.Load() {
+			w.WriteHeader(http.StatusBadGateway)
+		}
+	})
+	const triggers, events = 100, 30
+	var all []*dispatch.Trigger
+	for i := range triggers {
+		tr := f.trigger(fmt.Sprint("t", i), "", s.URL)
+		tr.Policy.Retries = 1000
+		all = append(all, tr)
+	}
+	f.serve(all...)
+	for i := range events {
+		f.publish("x", fmt.Sprint(i))
+	}
+	eventually(t, "nothing is left among the new events", func() bool { return f.stored(f.names.Events) == 0 })
+	up.Store(true)
+	f.waitEmpty()
+	for i := range triggers {
+		if c := f.counts(fmt.Sprint("t", i)); c.Delivered != events {
+			t.Errorf("trigger %d: %d of %d delivered", i, c.Delivered, events)
+		}
+	}
+}
+
+// What waits survives the process: another one finds it in the store.
+func TestBacklogIsFoundAfterARestart(t *testing.T) {
+	f := newFixture(t)
+	var up atomic.Bool
+	s := newSubscriber(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
+		if !up.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	tr := f.trigger("t", "", s.URL)
+	tr.Policy.Retries = 1000
+	tr.Policy.BackoffDelay = 50 * time.Millisecond
+	f.serve(tr)
+	const count = 500
+	for i := range count {
+		f.publish("x", fmt.Sprint(i))
+	}
+	eventually(t, "all wait", func() bool { return f.stored(f.names.Events) == 0 })
+	f.stop(10 * time.Second)
+	if got := f.stored(f.names.Retries); got != count {
+		t.Fatalf("%d deliveries wait after the stop, want %d", got, count)
+	}
+	up.Store(true)
+	before := s.total()
+	again, err := dispatch.New(dispatch.Options{
+		Conn: f.conn, Publisher: f.publisher, Logger: slog.New(slog.DiscardHandler),
+		Sender: delivery.NewSender(delivery.Options{AllowLoopback: true}),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.dispatcher = again
+	f.serve(tr)
+	f.waitEmpty()
+	if got := s.total() - before; got != count {
+		t.Errorf("%d deliveries after the restart, want %d", got, count)
+	}
+}
+
+// Two processes share the backlog.
+func TestTwoProcessesShareTheBacklog(t *testing.T) {
+	f := newFixture(t)
+	var up atomic.Bool
+	s := newSubscriber(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
+		if !up.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		time.Sleep(time.Millisecond)
+	})
+	tr := f.trigger("t", "", s.URL)
+	tr.Policy.Retries = 1000
+	f.serve(tr)
+	const count = 1000
+	for i := range count {
+		f.publish("x", fmt.Sprint(i))
+	}
+	eventually(t, "all wait", func() bool { return f.stored(f.names.Events) == 0 })
+	other, err := dispatch.New(dispatch.Options{
+		Conn: f.conn, Publisher: f.publisher, Logger: slog.New(slog.DiscardHandler),
+		Sender: delivery.NewSender(delivery.Options{AllowLoopback: true}),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		other.Stop(ctx)
+	})
+	other.Apply([]*dispatch.Broker{{Names: f.names, Triggers: []*dispatch.Trigger{tr}}})
+	up.Store(true)
+	before := s.total()
+	f.waitEmpty()
+	if got := s.total() - before; got != count {
+		t.Errorf("%d deliveries by two processes, want %d", got, count)
+	}
+}

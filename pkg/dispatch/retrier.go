@@ -1,0 +1,335 @@
+package dispatch
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"millrace.dev/pkg/stream"
+)
+
+const (
+	// scanEvery is how often backlogs are looked after without being told of a change.
+	scanEvery = 100 * time.Millisecond
+	// surveyEvery is how often the store is asked what waits in it: other processes write to it too, and we may have crashed.
+	surveyEvery = 3 * time.Second
+	// maxOpen is how many backlogs are drained at a time in one process. Every consumer of a work queue makes each ack on it
+	// a little slower.
+	maxOpen = 32
+	// slice is how long one backlog is drained while others wait for their turn.
+	slice = time.Second
+	// drainBatch is how many events of a backlog are fetched at a time at most.
+	drainBatch = 64
+	// consumerIdle is how long the store keeps a consumer that nobody uses.
+	consumerIdle = 5 * time.Second
+	// maxDelayed bounds the deliveries of one class of delay that are held until they are due. Half of them may be under way.
+	maxDelayed = 512
+	// roomPoll is how long a drain waits for a place in its lane before it looks again.
+	roomPoll = 50 * time.Millisecond
+)
+
+// retrier serves a Broker's retry stream: it takes deliveries up when they are due, and drains the backlogs of subscribers
+// that take events again. What waits is in the store; the retrier remembers only which routes have something waiting.
+type retrier struct {
+	r    *runner
+	wake chan struct{}
+	work sync.WaitGroup // drains under way
+
+	mu       sync.Mutex
+	backlogs map[string]*backlog // by route key
+	classes  [stream.DelayClasses]*delayClass
+	open     int  // drains under way
+	crowded  bool // backlogs wait for a drain to end
+	stopping bool
+}
+
+// backlog is what is known of the deliveries that wait for one route.
+type backlog struct {
+	key      string
+	some     bool   // something waits, as far as known
+	count    uint64 // at the last survey
+	draining bool
+	served   time.Time
+}
+
+func newRetrier(r *runner) *retrier {
+	return &retrier{r: r, wake: make(chan struct{}, 1), backlogs: map[string]*backlog{}}
+}
+
+func (t *retrier) wakeUp() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run looks after the retry stream until ctx ends.
+func (t *retrier) run(ctx context.Context) {
+	tick := time.NewTicker(scanEvery)
+	defer tick.Stop()
+	var surveyed time.Time
+	for ctx.Err() == nil {
+		if time.Since(surveyed) >= surveyEvery {
+			t.survey(ctx)
+			surveyed = time.Now()
+		}
+		t.sweepQueues() //nolint:contextcheck // acks outlive the work's context: see newAcker
+		t.scan(ctx)
+		select {
+		case <-ctx.Done():
+		case <-t.wake:
+		case <-tick.C:
+		}
+	}
+}
+
+// stored notes that a delivery was written to the retry stream.
+func (t *retrier) stored(key string, delay time.Duration) {
+	if delay > 0 {
+		t.serveClass(t.r.base, stream.DelayClass(delay))
+		return
+	}
+	t.mu.Lock()
+	b := t.backlog(key)
+	news := !b.some
+	b.some = true
+	t.mu.Unlock()
+	if news {
+		t.wakeUp()
+	}
+}
+
+// backlog returns what is known of a route. The caller holds mu.
+func (t *retrier) backlog(key string) *backlog {
+	b := t.backlogs[key]
+	if b == nil {
+		b = &backlog{key: key}
+		t.backlogs[key] = b
+	}
+	return b
+}
+
+func (t *retrier) waiting(key string) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if b := t.backlogs[key]; b != nil {
+		return b.count
+	}
+	return 0
+}
+
+// survey asks the store what waits in it.
+func (t *retrier) survey(ctx context.Context) {
+	counts, err := t.r.opts.Conn.SubjectCounts(ctx, t.r.names.Retries, t.r.names.RetryPrefix)
+	if err != nil {
+		t.r.log.DebugContext(ctx, "cannot survey the retry stream yet", slog.Any("error", err))
+		return
+	}
+	backlogs := map[string]uint64{}
+	for subject, n := range counts {
+		kind, rest, _ := strings.Cut(strings.TrimPrefix(subject, t.r.names.RetryPrefix), ".")
+		switch kind {
+		case "backlog":
+			backlogs[rest] = n
+		case "delay":
+			class, _, _ := strings.Cut(rest, ".")
+			if n, err := strconv.Atoi(class); err == nil && n < stream.DelayClasses {
+				t.serveClass(ctx, n)
+			}
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, b := range t.backlogs {
+		b.count = backlogs[b.key]
+	}
+	for key, n := range backlogs {
+		b := t.backlog(key)
+		b.count, b.some = n, true
+	}
+}
+
+// sweepQueues moves events that wait too long for a place in their lane to the backlog.
+func (t *retrier) sweepQueues() {
+	now := time.Now()
+	for _, rt := range t.r.view.Load().byKey {
+		if rt.lane.waiting.Load() == 0 {
+			continue
+		}
+		for _, j := range rt.lane.overdue(now) {
+			rt.counts.overflowed.Add(1)
+			go t.r.postpone(j, 0)
+		}
+	}
+}
+
+// scan starts a drain for each backlog that can be drained, the one served longest ago first.
+func (t *retrier) scan(ctx context.Context) {
+	v := t.r.view.Load()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.stopping {
+		return
+	}
+	var ready []*backlog
+	for key, b := range t.backlogs {
+		rt := v.byKey[key]
+		if rt != nil {
+			rt.lane.setBehind(b.some || b.draining)
+		}
+		switch {
+		case !b.some || b.draining:
+		case rt != nil:
+			ready = append(ready, b)
+		case !v.held[key]:
+			t.drop(ctx, b)
+		}
+	}
+	slices.SortFunc(ready, func(x, y *backlog) int { return cmp.Or(x.served.Compare(y.served), cmp.Compare(x.key, y.key)) })
+	t.crowded = false
+	for _, b := range ready {
+		if t.open == maxOpen {
+			t.crowded = true
+			return
+		}
+		t.begin(ctx, b, v.byKey[b.key])
+	}
+}
+
+// begin drains the backlog in the background, if its lane has a place for at least one event. The caller holds mu.
+func (t *retrier) begin(ctx context.Context, b *backlog, rt *route) {
+	places, open := rt.lane.acquire(1)
+	if places == 0 || !open {
+		return
+	}
+	b.draining, b.served = true, time.Now()
+	t.open++
+	t.work.Go(func() {
+		t.drain(ctx, b, rt, places)
+		t.mu.Lock()
+		b.draining = false
+		t.open--
+		t.mu.Unlock()
+		t.wakeUp()
+	})
+}
+
+// drop removes the backlog of a Trigger that was deleted. The caller holds mu.
+func (t *retrier) drop(ctx context.Context, b *backlog) {
+	err := t.r.opts.Conn.PurgeSubject(ctx, t.r.names.Retries, t.r.names.BacklogPrefix()+b.key)
+	if err != nil {
+		t.r.log.WarnContext(ctx, "cannot drop the backlog of a deleted trigger yet", slog.Any("error", err))
+		return
+	}
+	t.r.log.InfoContext(ctx, "dropped the backlog of a deleted trigger", slog.String("trigger_uid", b.key), slog.Uint64("events", b.count))
+	delete(t.backlogs, b.key)
+}
+
+// drain delivers the events of a backlog as fast as the lane has places, until there are none, or the gate closes, or
+// others wait for their turn. places are the lane's places it has to begin with.
+func (t *retrier) drain(ctx context.Context, b *backlog, rt *route, places int) {
+	q, err := t.r.opts.Conn.OpenQueue(ctx, stream.ConsumeOptions{
+		Stream: t.r.names.Retries, Name: "backlog-" + b.key, FilterSubject: t.r.names.BacklogPrefix() + b.key,
+		MaxAckPending: maxDelayed, InactiveThreshold: consumerIdle, Logger: t.r.log,
+	})
+	if err != nil {
+		rt.lane.release(places)
+		t.r.log.DebugContext(ctx, "cannot open a backlog yet", slog.String("trigger", rt.name), slog.Any("error", err))
+		return
+	}
+	for begun := time.Now(); places > 0; places = t.morePlaces(ctx, rt, begun) {
+		now := t.r.view.Load().byKey[b.key]
+		if now == nil { // not in effect any more
+			rt.lane.release(places)
+			break
+		}
+		rt = now // a change of the Trigger holds for what is fetched from now on
+		t.mu.Lock()
+		b.some = false // unless something is written while we look
+		t.mu.Unlock()
+		fetched, err := q.Fetch(places) //nolint:contextcheck // acks outlive the work's context: see newAcker
+		rt.lane.release(places - len(fetched))
+		for _, d := range fetched {
+			rt.lane.run(t.job(rt, d), t.r.run)
+		}
+		if err != nil {
+			t.r.log.DebugContext(ctx, "cannot fetch from a backlog", slog.String("trigger", rt.name), slog.Any("error", err))
+		}
+		if len(fetched) == 0 {
+			break
+		}
+		t.mu.Lock()
+		b.some = true
+		t.mu.Unlock()
+	}
+	t.finish(q) //nolint:contextcheck // what was taken is finished even when the drain is told to end
+}
+
+// finish lets go of a queue once what was taken from it is settled.
+func (t *retrier) finish(q *stream.Queue) {
+	t.work.Go(func() {
+		ctx, cancel := context.WithCancel(t.r.base)
+		defer cancel()
+		if err := q.Close(ctx); err != nil && !errors.Is(err, context.Canceled) {
+			t.r.log.DebugContext(ctx, "close a backlog", slog.Any("error", err))
+		}
+	})
+}
+
+// morePlaces waits for places in the lane; 0 says that the drain should end.
+func (t *retrier) morePlaces(ctx context.Context, rt *route, begun time.Time) int {
+	for {
+		t.mu.Lock()
+		turnOver := t.stopping || t.crowded && time.Since(begun) > slice
+		t.mu.Unlock()
+		if turnOver || ctx.Err() != nil {
+			return 0
+		}
+		places, open := rt.lane.acquire(drainBatch)
+		if places > 0 || !open {
+			return places
+		}
+		select {
+		case <-ctx.Done():
+		case <-rt.lane.room:
+		case <-time.After(roomPoll):
+		}
+	}
+}
+
+// job makes a job of a delivery from the retry stream.
+func (t *retrier) job(rt *route, d *stream.Delivery) job {
+	s := &settlement{delivery: d}
+	s.open.Store(1)
+	p := d.Progress()
+	p.Due = time.Time{}
+	return job{to: rt, event: d.Event, origin: "r" + formatSequence(d.Sequence()), progress: p, settle: s}
+}
+
+// stop ends all drains and gives back what is not due, waiting for what is under way until ctx ends.
+func (t *retrier) stop(ctx context.Context) {
+	t.mu.Lock()
+	t.stopping = true
+	classes := t.classes
+	t.mu.Unlock()
+	for _, c := range classes {
+		if c != nil {
+			t.work.Go(func() { c.stop(ctx) })
+		}
+	}
+	done := make(chan struct{})
+	go func() {
+		t.work.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
