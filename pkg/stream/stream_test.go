@@ -290,7 +290,8 @@ func TestProgressTravelsWithTheEvent(t *testing.T) {
 	if err := p.Park(t.Context(), n, "uid-2", stream.Message{Event: newEvent("b", nil)}, broken); err != nil {
 		t.Fatal(err)
 	}
-	got, s := collect(t, c, stream.ConsumeOptions{Stream: n.Retries, SubjectPrefix: n.RetryPrefix})
+	prefix := n.DelayPrefix(stream.DelayClass(time.Minute))
+	got, s := collect(t, c, stream.ConsumeOptions{Stream: n.Retries, FilterSubject: prefix + "*", SubjectPrefix: prefix})
 	d := receive(t, got)
 	if d.Key() != "uid-1" {
 		t.Errorf("key %q, want uid-1", d.Key())
@@ -449,6 +450,68 @@ func TestNamesDoNotCollide(t *testing.T) {
 				t.Errorf("%q is no JetStream name", name)
 			}
 		}
+	}
+}
+
+func TestDelayClasses(t *testing.T) {
+	for delay, want := range map[time.Duration]int{
+		-time.Hour: 0, 0: 0, 250 * time.Millisecond: 0, 251 * time.Millisecond: 1, time.Second: 1, 4 * time.Second: 2,
+		16 * time.Second: 3, 64 * time.Second: 4, 256 * time.Second: 5, 257 * time.Second: 6, 1000 * time.Hour: 6,
+	} {
+		if got := stream.DelayClass(delay); got != want {
+			t.Errorf("%s is in class %d, want %d", delay, got, want)
+		}
+	}
+}
+
+func TestBacklogsAreCountedAndPurgedBySubject(t *testing.T) {
+	c, n := startBroker(t, stream.Limits{})
+	p := stream.NewPublisher(c, 0)
+	for uid, count := range map[string]int{"uid-1": 3, "uid-2": 5} {
+		for i := range count {
+			if err := p.PublishRetry(t.Context(), n, uid, stream.Message{Event: newEvent(fmt.Sprint(i), nil)}, stream.Progress{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := c.PurgeSubject(t.Context(), n.Retries, n.BacklogPrefix()+"uid-1"); err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.SubjectCounts(t.Context(), n.Retries, n.RetryPrefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]uint64{n.BacklogPrefix() + "uid-2": 5}, got); diff != "" {
+		t.Errorf("counts (-want +got):\n%s", diff)
+	}
+}
+
+func TestQueueFetchesWhatIsThere(t *testing.T) {
+	c, n := startBroker(t, stream.Limits{})
+	p := stream.NewPublisher(c, 0)
+	for i := range 5 {
+		if err := p.Publish(t.Context(), n, stream.Message{Event: newEvent(fmt.Sprint(i), nil)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	q, err := c.OpenQueue(t.Context(), stream.ConsumeOptions{Stream: n.Events})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []int{3, 2, 0} {
+		got, err := q.Fetch(3)
+		if err != nil || len(got) != want {
+			t.Fatalf("fetched %d and %v, want %d", len(got), err, want)
+		}
+		for _, d := range got {
+			d.Ack()
+		}
+	}
+	if err := q.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left := messages(t, c, n.Events); left != 0 {
+		t.Errorf("%d messages left", left)
 	}
 }
 
