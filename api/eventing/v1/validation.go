@@ -20,6 +20,8 @@ const MaxNameLength = 63
 func ValidateBroker(broker *Broker) field.ErrorList {
 	errs := validateMeta(broker.Name, broker.Namespace)
 	errs = append(errs, validateBool(broker.Annotations, DeduplicateAnnotation)...)
+	_, limitErrs := broker.Limits()
+	errs = append(errs, limitErrs...)
 	spec := field.NewPath("spec")
 	if broker.Spec.Config != nil {
 		errs = append(errs, validateReference(broker.Spec.Config, spec.Child("config"))...)
