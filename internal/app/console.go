@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,7 +23,8 @@ type console struct {
 	mu     sync.Mutex
 	latest *model
 	first  sync.Once
-	shown  map[string]bool // problems printed and still there
+	helped bool                       // the help was printed
+	shown  map[string]objects.Problem // those printed and still there, by text
 }
 
 // show prints the model as soon as it is served, unless a newer one came meanwhile.
@@ -45,7 +48,7 @@ func (c *console) show(ctx context.Context, m *model) {
 	}
 	c.print(m)
 	if c.onReady != nil {
-		c.first.Do(func() { c.onReady("http://" + host(c.process.ingress.server.address())) })
+		c.first.Do(func() { c.onReady(c.process.ingress.baseURL()) })
 	}
 }
 
@@ -76,8 +79,15 @@ func (c *console) print(m *model) {
 			c.printTrigger(t)
 		}
 	}
-	if len(m.brokers) > 0 {
+	for _, t := range m.orphans {
+		c.printTrigger(t)
+	}
+	for _, what := range slices.Sorted(maps.Keys(m.skipped)) {
+		fmt.Fprintf(c.out, "Passed over: %d %s\n", m.skipped[what], what)
+	}
+	if len(m.brokers) > 0 && !c.helped {
 		c.printHelp(m.brokers[0])
+		c.helped = true
 	}
 }
 
@@ -107,17 +117,18 @@ Stop with Ctrl-C; stored events are kept.
 func (c *console) problems(problems []objects.Problem) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := make(map[string]bool, len(problems))
+	now := make(map[string]objects.Problem, len(problems))
 	for _, p := range problems {
 		text := p.String()
-		now[text] = true
-		if !c.shown[text] {
+		now[text] = p
+		if _, known := c.shown[text]; !known {
 			fmt.Fprintf(c.out, "Mistake %s\n", text)
 		}
 	}
-	for text := range c.shown {
-		if !now[text] {
-			fmt.Fprintf(c.out, "Mended  %s\n", text)
+	for text, p := range c.shown {
+		if _, lasts := now[text]; !lasts {
+			p.Hint, p.Kept = "", false // what to do about it, and what was done meanwhile, is past
+			fmt.Fprintf(c.out, "Mended  %s\n", p)
 		}
 	}
 	c.shown = now

@@ -26,7 +26,7 @@ func newHTTPServer(ctx context.Context, address string, handler http.Handler) (*
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", address, err)
+		return nil, err // names the address
 	}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)

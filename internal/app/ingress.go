@@ -37,5 +37,8 @@ func (i *ingress) ready() error {
 
 // url is the address to post events of the Broker to.
 func (i *ingress) url(n *stream.Names) string {
-	return "http://" + i.server.address() + "/" + n.Namespace + "/" + n.Name
+	return i.baseURL() + "/" + n.Namespace + "/" + n.Name
 }
+
+// baseURL is what the Brokers' paths follow. An address that stands for all of this machine's is no address to send to.
+func (i *ingress) baseURL() string { return "http://" + host(i.server.address()) }

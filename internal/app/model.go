@@ -29,14 +29,18 @@ const (
 
 // model is what the data plane serves, built from one set of objects. It is immutable.
 type model struct {
-	brokers  []*brokerModel
+	brokers []*brokerModel
+	// orphans are the Triggers whose Broker is not there.
+	orphans  []triggerStatus
 	problems []objects.Problem
+	// skipped counts what the manifests hold that is not ours, by what it is.
+	skipped map[string]int
 }
 
 // brokerModel is one Broker with its Triggers.
 type brokerModel struct {
 	names    *stream.Names
-	delivery *eventingv1.DeliverySpec
+	object   *eventingv1.Broker
 	ingress  *broker.Broker
 	dispatch *dispatch.Broker
 	triggers []triggerStatus
@@ -77,6 +81,19 @@ func (m *model) names() []*stream.Names {
 	return names
 }
 
+// notInEffect are the Triggers that get no events.
+func (m *model) notInEffect() []triggerStatus {
+	found := slices.Clone(m.orphans)
+	for _, b := range m.brokers {
+		for _, t := range b.triggers {
+			if t.reason != "" {
+				found = append(found, t)
+			}
+		}
+	}
+	return found
+}
+
 // builder turns sets of objects into models. It keeps what it compiled, so that a change of one Trigger among thousands
 // costs the compilation of one. It is not safe for concurrent use.
 type builder struct {
@@ -100,7 +117,7 @@ func newBuilder() (*builder, error) {
 
 // build does no I/O.
 func (b *builder) build(set *objects.Set) *model {
-	m := &model{problems: slices.Clone(set.Problems)}
+	m := &model{problems: slices.Clone(set.Problems), skipped: set.Skipped}
 	byKey := map[string]*brokerModel{}
 	for _, o := range set.Brokers {
 		bm := newBrokerModel(o)
@@ -109,9 +126,10 @@ func (b *builder) build(set *objects.Set) *model {
 	}
 	used := make(map[string]compiledTrigger, len(set.Triggers))
 	for _, o := range set.Triggers {
-		bm := byKey[o.Namespace+"/"+o.Spec.Broker]
+		bm := byKey[o.BrokerName().String()]
 		if bm == nil {
-			continue // its status says so; nothing to serve
+			m.orphans = append(m.orphans, orphan(o))
+			continue
 		}
 		c := b.compile(o)
 		used[string(o.UID)] = c
@@ -127,7 +145,7 @@ func newBrokerModel(o *eventingv1.Broker) *brokerModel {
 	dedup, _ := strconv.ParseBool(o.Annotations[eventingv1.DeduplicateAnnotation])
 	return &brokerModel{
 		names:    n,
-		delivery: o.Spec.Delivery,
+		object:   o,
 		ingress:  &broker.Broker{Names: n, Deduplicate: dedup},
 		dispatch: &dispatch.Broker{Names: n, Held: map[string]bool{}},
 	}
@@ -146,7 +164,7 @@ func (b *builder) compile(o *eventingv1.Trigger) compiledTrigger {
 
 // add takes the Trigger up if it can be in effect, and returns what keeps it from that.
 func (b *brokerModel) add(o *eventingv1.Trigger, c compiledTrigger, set *objects.Set) []objects.Problem {
-	t, status, errs := newTrigger(o, b.delivery, c)
+	t, status, errs := newTrigger(o, b.object, c)
 	b.triggers = append(b.triggers, status)
 	if t == nil {
 		b.dispatch.Held[string(o.UID)] = true
@@ -157,7 +175,7 @@ func (b *brokerModel) add(o *eventingv1.Trigger, c compiledTrigger, set *objects
 }
 
 // newTrigger returns the Trigger as the dispatcher needs it, or nil and why it cannot be in effect.
-func newTrigger(o *eventingv1.Trigger, brokerDelivery *eventingv1.DeliverySpec, c compiledTrigger) (*dispatch.Trigger, triggerStatus, field.ErrorList) {
+func newTrigger(o *eventingv1.Trigger, of *eventingv1.Broker, c compiledTrigger) (*dispatch.Trigger, triggerStatus, field.ErrorList) {
 	status := triggerStatus{key: o.Namespace + "/" + o.Name}
 	fail := func(reason string, errs field.ErrorList) (*dispatch.Trigger, triggerStatus, field.ErrorList) {
 		status.reason, status.message = reason, errs.ToAggregate().Error()
@@ -170,7 +188,7 @@ func newTrigger(o *eventingv1.Trigger, brokerDelivery *eventingv1.DeliverySpec, 
 	if len(c.errs) > 0 {
 		return fail(reasonInvalidFilter, c.errs)
 	}
-	policy, errs := delivery.ResolvePolicy(o.Spec.Delivery, brokerDelivery, o.Annotations)
+	policy, errs := delivery.ResolvePolicy(o.Spec.Delivery, of.Spec.Delivery, o.Annotations, of.Annotations)
 	if len(errs) > 0 {
 		return fail(reasonInvalidDelivery, errs)
 	}
@@ -184,6 +202,18 @@ func newTrigger(o *eventingv1.Trigger, brokerDelivery *eventingv1.DeliverySpec, 
 		Namespace: o.Namespace, Name: o.Name, UID: string(o.UID),
 		Filter: c.filter, Subscriber: subscriber, DeadLetterSink: sink, Policy: policy, MaxConcurrency: limit,
 	}, status, nil
+}
+
+// orphan is the status of a Trigger of a Broker that is not there.
+func orphan(o *eventingv1.Trigger) triggerStatus {
+	status := triggerStatus{
+		key: o.Namespace + "/" + o.Name, reason: eventingv1.ReasonBrokerDoesNotExist,
+		message: "there is no Broker " + o.BrokerName().String(),
+	}
+	if cond := notReady(o); cond != nil {
+		status.reason, status.message = cond.Reason, cond.Message
+	}
+	return status
 }
 
 // notReady returns the condition by which whoever resolved the Trigger keeps it out of effect, or nil.

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"log/slog"
 
 	"millrace.dev/internal/objects"
 )
@@ -29,8 +30,25 @@ func runParts(ctx context.Context, o Options, with parts) error {
 		p.closeQuietly(ctx)
 		return err
 	}
+	p.onApply = logTriggers(p.log)
 	p.log.InfoContext(ctx, "started", p.addresses()...)
 	return p.run(ctx, source)
+}
+
+// logTriggers logs each Trigger that is not in effect once, as long as the reason lasts.
+func logTriggers(log *slog.Logger) func(*model) {
+	var known map[triggerStatus]bool
+	return func(m *model) {
+		now := map[triggerStatus]bool{}
+		for _, t := range m.notInEffect() {
+			now[t] = true
+			if !known[t] {
+				log.Warn("trigger is not in effect", slog.String("trigger", t.key),
+					slog.String("reason", t.reason), slog.String("message", t.message))
+			}
+		}
+		known = now
+	}
 }
 
 // files is the source that reads the manifests. brokerURL gives the address of a Broker that a Trigger refers to.

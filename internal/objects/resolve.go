@@ -136,7 +136,7 @@ func (r *resolver) reference(ref *eventingv1.KReference) (target, fault string) 
 	case !r.brokers[name]:
 		return "", fmt.Sprintf("there is no Broker %s: add one, or correct the reference", name)
 	case r.brokerURL == nil:
-		return "", fmt.Sprintf("the address of Broker %s is not known here", name)
+		return "", fmt.Sprintf("the address of Broker %s is not known here: give it with --service %s=URL", name, name)
 	}
 	return r.brokerURL(name.Namespace, name.Name), ""
 }
