@@ -46,9 +46,9 @@ Every flag can also be given by an environment variable: ` + cmdline.EnvName("li
 		Example: `  millrace dev -f examples/live-stream
   millrace dev -f broker.yaml -f triggers/ --listen 127.0.0.1:0
   millrace dev -f manifests/ --service default/event-display=http://127.0.0.1:8082`,
-		Args: cobra.NoArgs,
+		Args: cobra.ArbitraryArgs, // for run to say what to write instead
 	}
-	cmd.RunE = runE(func(cmd *cobra.Command, _ []string) error { return f.run(cmd) })
+	cmd.RunE = runE(f.run)
 	fs := cmd.Flags()
 	f.BindProcess(fs)
 	f.BindListen(fs)
@@ -66,9 +66,12 @@ func setDefault(fs *pflag.FlagSet, name, value string) {
 	_ = flag.Value.Set(value)
 }
 
-func (f *devFlags) run(cmd *cobra.Command) error {
+func (f *devFlags) run(cmd *cobra.Command, args []string) error {
 	if err := cmdline.SetFromEnvironment(cmd.Flags(), os.LookupEnv); err != nil {
 		return usageErrorf("%w", err)
+	}
+	if len(args) > 0 {
+		return usageErrorf("manifests are given with -f: write -f %s", args[0])
 	}
 	if len(f.Manifests) == 0 {
 		return usageErrorf("no manifests: give a file or folder with Brokers and Triggers with -f PATH")
@@ -89,7 +92,7 @@ func (f *devFlags) run(cmd *cobra.Command) error {
 		o.Demo, o.DemoListen = demo.Subscribers(cmd.OutOrStdout()), f.demoListen
 		o.OnReady = func(ctx context.Context, baseURL string) { f.sendDemo(ctx, cmd.OutOrStdout(), baseURL) }
 	}
-	return app.RunDev(cmd.Context(), o)
+	return cmdline.Advise(app.RunDev(cmd.Context(), o), "--listen", "--admin", "--demo-listen")
 }
 
 // sendDemo posts the example's events, slowly enough for a person to follow.
@@ -105,8 +108,13 @@ func (f *devFlags) sendDemo(ctx context.Context, out io.Writer, baseURL string) 
 			fmt.Fprintf(out, "%v\n", item.Err)
 			continue
 		}
-		if r := s.Send(ctx, item.Event); !r.Accepted() {
-			fmt.Fprintf(out, "%s was not accepted: %s\n", path, r.Detail)
+		// A request cut short when people stop the demo would be reported as a failure.
+		r := s.Send(context.WithoutCancel(ctx), item.Event)
+		if ctx.Err() != nil {
+			return
+		}
+		if !r.Accepted() {
+			fmt.Fprintf(out, "An event of %s was not accepted: %s\n", path, r.Detail)
 			return
 		}
 		time.Sleep(demoPause)

@@ -115,11 +115,20 @@ func NewServer(use, short string, bind func(*Flags, *pflag.FlagSet), run func(co
 			if f.Options.Logger, err = f.Logger(cmd.ErrOrStderr()); err != nil {
 				return err
 			}
-			return run(cmd.Context(), f.Options)
+			return Advise(run(cmd.Context(), f.Options), "--listen", "--admin")
 		},
 	}
 	bind(f, cmd.Flags())
 	return cmd
+}
+
+// Advise adds to an error what to do about it on the command line: if an address is taken, to choose another with one of
+// the flags given.
+func Advise(err error, addressFlags ...string) error {
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return err
+	}
+	return fmt.Errorf("%w; stop the program that has it, or choose another address with %s", err, strings.Join(addressFlags, " or "))
 }
 
 // Main runs the command until it ends or the process is told to stop by SIGINT or SIGTERM, and returns the exit code: 0

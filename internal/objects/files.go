@@ -94,7 +94,7 @@ type Files struct {
 // sense; mistakes in the manifests are problems of the Sets.
 func NewFiles(options FilesOptions) (*Files, error) {
 	if err := options.validate(); err != nil {
-		return nil, fmt.Errorf("read manifests: %w", err)
+		return nil, err
 	}
 	if options.Debounce == 0 {
 		options.Debounce = defaultDebounce
