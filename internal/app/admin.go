@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"sync/atomic"
+
+	"millrace.dev/internal/adminapi"
 )
 
 // check is one condition for readiness: nil when it holds, else what is missing.
@@ -12,10 +14,11 @@ type check struct {
 	ok   func() error
 }
 
-// admin serves /healthz, /readyz and /metrics.
+// admin serves /healthz, /readyz and /metrics, and the admin API where there is one.
 type admin struct {
 	checks   []check
 	metrics  http.Handler
+	api      http.Handler // nil if not served
 	stopping atomic.Bool
 }
 
@@ -26,6 +29,9 @@ func (a *admin) handler() http.Handler {
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { a.ready(w) })
 	mux.Handle("GET /metrics", a.metrics)
+	if a.api != nil {
+		mux.Handle(adminapi.Prefix, a.api)
+	}
 	return mux
 }
 

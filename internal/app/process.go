@@ -23,7 +23,8 @@ const DefaultDrainTimeout = 25 * time.Second
 type Options struct {
 	// Listen is the address of the ingress, host:port; port 0 takes a free one.
 	Listen string
-	// Admin is the address of /healthz, /readyz and /metrics.
+	// Admin is the address of /healthz, /readyz, /metrics and, in a filter, of the API for parked events, which asks nobody
+	// who they are: bind it to loopback unless the network keeps strangers out.
 	Admin string
 	// Manifests are the files and folders with Brokers and Triggers.
 	Manifests []string
@@ -63,6 +64,7 @@ type process struct {
 	adminHTTP *httpServer
 	ingress   *ingress // nil if not served
 	filter    *filter  // nil if not served
+	parked    *parked  // nil if not served; only a filter does
 
 	// tell reports the mistakes in the manifests, each time they were read.
 	tell func([]objects.Problem)
@@ -101,12 +103,16 @@ func newProcess(ctx context.Context, o Options, with parts) (_ *process, err err
 		if p.filter, err = newFilter(p.conn, o.AllowLoopback, o.Logger); err != nil {
 			return nil, err
 		}
+		p.parked = newParked(p.conn, o.Logger)
 	}
 	return p, p.openAdmin(ctx)
 }
 
 func (p *process) openAdmin(ctx context.Context) error {
 	p.admin = &admin{checks: p.checks(), metrics: p.metrics.Handler()}
+	if p.parked != nil {
+		p.admin.api = p.parked
+	}
 	if err := p.registerMetrics(); err != nil {
 		return err
 	}
@@ -168,6 +174,7 @@ func (p *process) apply(set *objects.Set) {
 	p.provision.apply(m.names())
 	if p.filter != nil {
 		p.filter.apply(m)
+		p.parked.apply(set, m) // after the filter: it must know a Trigger before events are redriven to it
 	}
 	if p.ingress != nil {
 		p.ingress.apply(m)
@@ -202,6 +209,7 @@ func (p *process) shutdown(ctx context.Context) {
 		p.logIf("stop the ingress", p.ingress.server.close(ctx))
 	}
 	if p.filter != nil {
+		p.parked.Stop(ctx)
 		p.filter.dispatcher.Stop(ctx)
 	}
 	p.conn.Close()

@@ -1,0 +1,175 @@
+// Package adminapi is the HTTP API by which people look at parked events, redrive and purge them, and its client.
+//
+// Under /api/v1/brokers it has:
+//
+//	GET    /                                    the Brokers and how many events are parked for each
+//	GET    /{namespace}/{broker}/parked         parked events, a page at a time
+//	GET    /{namespace}/{broker}/parked/groups  counts by Trigger and cause
+//	GET    /{namespace}/{broker}/parked/{seq}   one event with its data
+//	POST   /{namespace}/{broker}/parked/redrive give events back to their Triggers
+//	DELETE /{namespace}/{broker}/parked         remove events
+//
+// What takes a while (groups, redrive, purge) answers with a stream of [Line] values, one JSON object a line. Mistakes
+// are answered with a [Problem]. Requests that change something must carry the header Millrace-Admin and be JSON, which
+// no page of another site can make a browser send without being asked first.
+//
+// The API asks nobody who they are. It is for the admin listener only, which is bound to loopback unless told otherwise.
+package adminapi
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"millrace.dev/pkg/stream"
+)
+
+// Prefix is the path below which the API is to be served.
+const Prefix = "/api/v1/"
+
+// Reader reads parked events.
+type Reader interface {
+	ParkedState(ctx context.Context, n *stream.Names) (stream.ParkedState, error)
+	ListParked(ctx context.Context, n *stream.Names, q stream.ParkedQuery) (stream.ParkedPage, error)
+	GetParked(ctx context.Context, n *stream.Names, sequence uint64) (*stream.Parked, error)
+}
+
+// Remover removes parked events.
+type Remover interface {
+	DeleteParked(ctx context.Context, n *stream.Names, sequence uint64) error
+	PurgeParked(ctx context.Context, n *stream.Names, triggerUID string, until uint64) (uint64, error)
+}
+
+// Redriver hands a delivery back to its Trigger.
+type Redriver interface {
+	PublishRetry(ctx context.Context, to *stream.Names, triggerUID string, m stream.Message, at stream.Progress) error
+}
+
+// Catalog is the Brokers that exist at one moment, by namespace/name. It is not changed once it was handed out.
+type Catalog map[string]*Broker
+
+// Broker is a Broker and its Triggers.
+type Broker struct {
+	Names *stream.Names
+	// Triggers by UID, those that are not in effect included.
+	Triggers map[string]Trigger
+}
+
+func (b *Broker) key() string { return b.Names.Namespace + "/" + b.Names.Name }
+
+// Trigger is a Trigger that exists.
+type Trigger struct {
+	// Name is namespace/name.
+	Name string
+	// Ready says whether it is in effect. Events redriven to one that is not wait until it is.
+	Ready bool
+}
+
+// Options are what a Handler works with. All but Logger and Now are required.
+type Options struct {
+	Reader   Reader
+	Remover  Remover
+	Redriver Redriver
+	// Catalog returns what exists now. It is called often.
+	Catalog func() Catalog
+	// Logger gets a record of each redrive and purge; default slog.Default().
+	Logger *slog.Logger
+	// Now is the clock; default time.Now.
+	Now func() time.Time
+}
+
+// Handler serves the API.
+type Handler struct {
+	opts Options
+	mux  *http.ServeMux
+
+	stopping context.Context //nolint:containedctx // its end stops the operations under way, whosever they are
+	stop     context.CancelCauseFunc
+	mu       sync.Mutex // held while running grows, so that Stop misses none
+	running  sync.WaitGroup
+}
+
+// New returns a Handler. It wants to be stopped with [Handler.Stop].
+func New(o Options) *Handler {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	h := &Handler{opts: o, mux: http.NewServeMux()}
+	h.stopping, h.stop = context.WithCancelCause(context.Background())
+	const parked = Prefix + "brokers/{namespace}/{broker}/parked"
+	h.mux.HandleFunc("GET "+Prefix+"brokers", h.listBrokers)
+	h.mux.HandleFunc("GET "+parked, h.ofBroker(h.listEvents))
+	h.mux.HandleFunc("GET "+parked+"/groups", h.ofBroker(h.listGroups))
+	h.mux.HandleFunc("GET "+parked+"/{sequence}", h.ofBroker(h.getEvent))
+	h.mux.HandleFunc("POST "+parked+"/redrive", h.ofBroker(h.postRedrive))
+	h.mux.HandleFunc("DELETE "+parked, h.ofBroker(h.deleteEvents))
+	h.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		writeProblem(w, problemf(http.StatusNotFound, "there is no %s %s", r.Method, r.URL.Path))
+	})
+	return h
+}
+
+// ServeHTTP implements http.Handler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if p := refuse(r); p != nil {
+		writeProblem(w, p)
+		return
+	}
+	h.mux.ServeHTTP(w, r)
+}
+
+var errStopping = errors.New("the process is stopping; what was not done is still parked: run it again")
+
+// begin returns the context of an operation, which ends with the request and when the Handler stops, and the function
+// that says that the operation has ended.
+func (h *Handler) begin(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	h.mu.Lock()
+	h.running.Add(1)
+	h.mu.Unlock()
+	release := context.AfterFunc(h.stopping, func() { cancel(errStopping) })
+	return ctx, func() {
+		release()
+		cancel(nil)
+		h.running.Done()
+	}
+}
+
+// Stop ends redrives and purges under way, each after the events it has begun with, and waits for them until ctx ends.
+// Their clients are told how far they came.
+func (h *Handler) Stop(ctx context.Context) {
+	h.stop(errStopping)
+	done := make(chan struct{})
+	go func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.running.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+// ofBroker looks up the Broker of the path.
+func (h *Handler) ofBroker(serve func(http.ResponseWriter, *http.Request, *Broker) *Problem) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		name := r.PathValue("namespace") + "/" + r.PathValue("broker")
+		b := h.opts.Catalog()[name]
+		if b == nil {
+			writeProblem(w, problemf(http.StatusNotFound, "there is no Broker %s", name).
+				hint("GET "+Prefix+"brokers lists them; manifests with mistakes are not served"))
+			return
+		}
+		if p := serve(w, r, b); p != nil {
+			writeProblem(w, p)
+		}
+	}
+}
