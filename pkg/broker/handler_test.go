@@ -127,6 +127,9 @@ func wantProblem(t *testing.T, resp *httptest.ResponseRecorder, reason broker.Re
 	if err != nil || len(body) > 1024 {
 		t.Errorf("body of %d bytes, error %v", len(body), err)
 	}
+	if strings.Contains(string(body), `\u00`) {
+		t.Errorf("the problem is not fit for people: %s", body)
+	}
 	var p problem
 	if err := json.Unmarshal(body, &p); err != nil {
 		t.Fatalf("body %q: %v", body, err)

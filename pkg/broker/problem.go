@@ -43,13 +43,6 @@ type problem struct {
 // write answers a request with the refusal.
 func (f *refusal) write(w http.ResponseWriter) {
 	info := f.reason.info()
-	body, err := json.Marshal(problem{
-		Type: problemBase + info.label, Title: info.title, Status: info.status,
-		Detail: f.detail, Hint: f.hint, Attribute: f.attribute, Index: f.index,
-	})
-	if err != nil {
-		body = nil // Cannot happen: the document is strings and numbers.
-	}
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
 	switch info.status {
@@ -59,7 +52,12 @@ func (f *refusal) write(w http.ResponseWriter) {
 		h.Set("Allow", "POST, HEAD, OPTIONS")
 	}
 	w.WriteHeader(info.status)
-	_, _ = w.Write(body) // The producer has gone if it fails, and the status is what counts.
+	body := json.NewEncoder(w)
+	body.SetEscapeHTML(false) // People read it in a terminal, and nobody in a page: the content type is not HTML.
+	_ = body.Encode(problem{  // The producer has gone if it fails, and the status is what counts.
+		Type: problemBase + info.label, Title: info.title, Status: info.status,
+		Detail: f.detail, Hint: f.hint, Attribute: f.attribute, Index: f.index,
+	})
 }
 
 // refuseEvent turns what decoding, admission or the size check say about an event into a refusal.

@@ -26,13 +26,18 @@ const (
 	jsonType     = "application/json"
 )
 
-// The bounds on the headers that travel with an event. What exceeds them is dropped: no event is worth refusing for it.
+// The bounds on the headers that travel with an event: their number, the length of one value, and that of all names and
+// values. What exceeds them is dropped: no event is worth refusing for it.
 const (
-	maxPassOn      = 64
-	maxPassOnBytes = 4 << 10
+	maxPassOn           = 64
+	maxPassOnBytes      = 4 << 10
+	maxPassOnTotalBytes = 8 << 10
 )
 
 const contentTypeHeader = "Content-Type"
+
+// passOnOpen begins the names of headers that are passed on whatever follows.
+const passOnOpen = "Knative-"
 
 // DetectMode tells from a Content-Type header how a message carries its event.
 func DetectMode(contentType string) Mode {
@@ -92,6 +97,10 @@ func DecodeBinary(h http.Header, body []byte) (*Event, error) {
 		}
 	}
 	slices.SortFunc(e.Attributes, compareAttributes)
+	if !e.hasHeaders() {
+		return nil, invalid(SpecVersion, "is missing, and so are all other ce- headers",
+			`send the attributes as headers such as "ce-specversion: 1.0", or all of the event as JSON with "Content-Type: `+ContentTypeJSON+`"`)
+	}
 	if err := e.validateReceived(); err != nil {
 		return nil, err
 	}
@@ -100,6 +109,12 @@ func DecodeBinary(h http.Header, body []byte) (*Event, error) {
 		e.Data = body
 	}
 	return e, nil
+}
+
+// hasHeaders says whether e has an attribute with a ce- header. Without any, its sender most likely does not know of the
+// content modes.
+func (e *Event) hasHeaders() bool {
+	return slices.ContainsFunc(e.Attributes, func(a Attribute) bool { return a.Name != DataContentType })
 }
 
 func countAttributes(h http.Header) int {
@@ -187,8 +202,8 @@ func rank(name string) int {
 }
 
 // PassOn returns the headers of a request that are handed on with its event: traceparent, tracestate, x-request-id,
-// knative-*, b3 and x-b3-*, by name, values in their order. A value with CR, LF or NUL or longer than 4 KiB is left
-// out, and so is what exceeds 64 headers. The result is nil if there are none.
+// b3, x-b3-* and knative-*, by name but the last, values in their order. A value with CR, LF or NUL or longer than 4 KiB
+// is left out, and so is what exceeds 64 headers or 8 KiB in all. The result is nil if there are none.
 func PassOn(h http.Header) []Header {
 	var out []Header
 	for key, values := range h {
@@ -201,8 +216,29 @@ func PassOn(h http.Header) []Header {
 			}
 		}
 	}
-	slices.SortStableFunc(out, func(a, b Header) int { return strings.Compare(a.Name, b.Name) })
-	return out[:min(len(out), maxPassOn)]
+	slices.SortStableFunc(out, comparePassOn)
+	return boundPassOn(out)
+}
+
+// comparePassOn puts knative-* last: anybody may make up any number of those, and they must not crowd out a trace.
+func comparePassOn(a, b Header) int {
+	if open := strings.HasPrefix(a.Name, passOnOpen); open != strings.HasPrefix(b.Name, passOnOpen) {
+		if open {
+			return 1
+		}
+		return -1
+	}
+	return strings.Compare(a.Name, b.Name)
+}
+
+func boundPassOn(headers []Header) []Header {
+	bytes := 0
+	for i, f := range headers {
+		if bytes += len(f.Name) + len(f.Value); i == maxPassOn || bytes > maxPassOnTotalBytes {
+			return headers[:i]
+		}
+	}
+	return headers
 }
 
 func passesOn(key string) bool {
@@ -210,7 +246,7 @@ func passesOn(key string) bool {
 	case "Traceparent", "Tracestate", "X-Request-Id", "B3":
 		return true
 	}
-	return strings.HasPrefix(key, "Knative-") || strings.HasPrefix(key, "X-B3-")
+	return strings.HasPrefix(key, passOnOpen) || strings.HasPrefix(key, "X-B3-")
 }
 
 // WriteHeader adds the attributes of e to h as binary content mode wants them (HTTP binding, section 3.1), replacing what

@@ -267,13 +267,13 @@ func TestPassOn(t *testing.T) {
 	}
 	want := []event.Header{
 		{Name: "B3", Value: "0"},
-		{Name: "Knative-Foo", Value: "k"},
-		{Name: "Knative-Lower", Value: "l"},
 		{Name: "Traceparent", Value: "tp"},
 		{Name: "Tracestate", Value: "a=1"},
 		{Name: "Tracestate", Value: "b=2"},
 		{Name: "X-B3-Traceid", Value: "x"},
 		{Name: "X-Request-Id", Value: "r"},
+		{Name: "Knative-Foo", Value: "k"},
+		{Name: "Knative-Lower", Value: "l"},
 	}
 	if diff := cmp.Diff(want, event.PassOn(h)); diff != "" {
 		t.Errorf("headers passed on (-want +got):\n%s", diff)
@@ -284,6 +284,30 @@ func TestPassOn(t *testing.T) {
 	}
 	if got := len(event.PassOn(many)); got != 64 {
 		t.Errorf("got %d headers, want 64", got)
+	}
+}
+
+// TestPassOnIsSmall makes sure that headers which are nobody's attributes cannot make an event too large to be stored.
+func TestPassOnIsSmall(t *testing.T) {
+	h := http.Header{"Traceparent": {"tp"}}
+	for i := range 20 {
+		h.Set(fmt.Sprintf("Knative-%d", i), strings.Repeat("x", 1000))
+	}
+	got := event.PassOn(h)
+	bytes := 0
+	for _, f := range got {
+		bytes += len(f.Name) + len(f.Value)
+	}
+	if bytes > 8<<10 || len(got) < 8 || got[0].Name != "Traceparent" {
+		t.Errorf("%d headers of %d bytes are passed on, the first is %s; want Traceparent and at most 8 KiB", len(got), bytes, got[0].Name)
+	}
+}
+
+func TestDecodeBinaryOfPlainJSON(t *testing.T) {
+	_, err := event.DecodeBinary(http.Header{"Content-Type": {"application/json"}}, []byte(`{"specversion":"1.0","id":"1"}`))
+	var bad *event.Error
+	if !errors.As(err, &bad) || bad.Attribute != event.SpecVersion || !strings.Contains(bad.Hint, event.ContentTypeJSON) {
+		t.Errorf("an event in JSON sent as application/json: got %v, want to be told of %s", err, event.ContentTypeJSON)
 	}
 }
 
