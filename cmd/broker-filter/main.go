@@ -16,6 +16,6 @@ func main() {
 		func(f *cmdline.Flags, fs *pflag.FlagSet) {
 			f.BindProcess(fs)
 			f.BindNATS(fs)
-			f.BindLoopback(fs)
+			f.BindSubscribers(fs)
 		}, app.RunFilter)))
 }

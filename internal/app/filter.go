@@ -1,9 +1,10 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"log/slog"
+	"os"
 	"sync/atomic"
 
 	"millrace.dev/internal/version"
@@ -18,12 +19,15 @@ type filter struct {
 	model      atomic.Pointer[model]
 }
 
-func newFilter(conn *stream.Conn, allowLoopback bool, log *slog.Logger) (*filter, error) {
+func newFilter(ctx context.Context, conn *stream.Conn, o *Options) (*filter, error) {
 	d, err := dispatch.New(dispatch.Options{
 		Conn:      conn,
 		Publisher: stream.NewPublisher(conn, 0),
-		Sender:    delivery.NewSender(delivery.Options{Version: version.String(), AllowLoopback: allowLoopback}),
-		Logger:    log,
+		Logger:    o.Logger,
+		Sender: delivery.NewSender(delivery.Options{
+			Version: version.String(), AllowLoopback: o.AllowLoopback, Allow: o.AllowAddresses,
+			Deny: append(ownInfrastructure(ctx, o.NATS.URL, os.Getenv), o.DenyAddresses...),
+		}),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open the filter: %w", err)

@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"millrace.dev/internal/objects"
 	"millrace.dev/internal/telemetry"
+	"millrace.dev/pkg/delivery"
 	"millrace.dev/pkg/stream"
 )
 
@@ -34,6 +36,10 @@ type Options struct {
 	NATS stream.ConnOptions
 	// AllowLoopback permits subscribers on this machine's loopback addresses.
 	AllowLoopback bool
+	// AllowAddresses permits subscribers at addresses that are denied by default, DenyAddresses forbids further ones and
+	// wins. See [delivery.Options].
+	AllowAddresses []netip.Prefix
+	DenyAddresses  []delivery.Target
 	// DrainTimeout bounds how long a stopping process finishes what is under way; default [DefaultDrainTimeout].
 	DrainTimeout time.Duration
 	// Logger; default slog.Default().
@@ -100,7 +106,7 @@ func newProcess(ctx context.Context, o Options, with parts) (_ *process, err err
 		}
 	}
 	if with.filter {
-		if p.filter, err = newFilter(p.conn, o.AllowLoopback, o.Logger); err != nil {
+		if p.filter, err = newFilter(ctx, p.conn, &o); err != nil {
 			return nil, err
 		}
 		p.parked = newParked(p.conn, o.Logger)

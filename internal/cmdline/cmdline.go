@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -18,6 +20,7 @@ import (
 
 	"millrace.dev/internal/app"
 	"millrace.dev/internal/version"
+	"millrace.dev/pkg/delivery"
 )
 
 // envPrefix and a flag's name in capitals make the environment variable that sets its default: MILLRACE_NATS_URL for
@@ -54,9 +57,47 @@ func (f *Flags) BindNATS(fs *pflag.FlagSet) {
 	fs.StringVar(&f.NATS.TLSKey, "nats-tls-key", "", "PEM file with the key of the client certificate for NATS")
 }
 
-// BindLoopback adds the flag that permits subscribers on this machine.
-func (f *Flags) BindLoopback(fs *pflag.FlagSet) {
+// BindSubscribers adds the flags that say where subscribers may be.
+func (f *Flags) BindSubscribers(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.AllowLoopback, "allow-loopback", false, "deliver to subscribers on this machine's loopback addresses too")
+	fs.Func("allow-address", "address or range (CIDR) that subscribers may have although it is denied by default; repeatable",
+		func(text string) error {
+			prefix, err := parsePrefix(text)
+			f.AllowAddresses = append(f.AllowAddresses, prefix)
+			return err
+		})
+	fs.Func("deny-address", "address or range (CIDR), with :PORT for one port, that no subscriber may have; repeatable",
+		func(text string) error {
+			target, err := parseTarget(text)
+			f.DenyAddresses = append(f.DenyAddresses, target)
+			return err
+		})
+}
+
+// parsePrefix reads an address or a range of addresses.
+func parsePrefix(text string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(text); err == nil {
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("%q is neither an address nor a range such as 10.0.0.0/8", text)
+	}
+	return p.Masked(), nil
+}
+
+// parseTarget reads a range of addresses with an optional port: 10.0.0.0/8, 10.0.0.1:4222, [fd00::/8]:4222.
+func parseTarget(text string) (delivery.Target, error) {
+	if p, err := parsePrefix(text); err == nil {
+		return delivery.Target{Prefix: p}, nil
+	}
+	i := strings.LastIndexByte(text, ':')
+	port, err := strconv.ParseUint(text[i+1:], 10, 16)
+	if i < 0 || err != nil || port == 0 {
+		return delivery.Target{}, fmt.Errorf("%q is no address or range with an optional port, such as 10.0.0.0/8:4222 or [fd00::/8]:4222", text)
+	}
+	p, err := parsePrefix(strings.Trim(text[:i], "[]"))
+	return delivery.Target{Prefix: p, Port: uint16(port)}, err
 }
 
 // Logger returns the logger that the flags ask for.
