@@ -3,6 +3,7 @@ package cli
 import (
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -118,6 +119,8 @@ func (f *sendFlags) validate(cmd *cobra.Command, target string) error {
 func validateURL(target string) error {
 	u, err := url.Parse(target)
 	switch {
+	case err != nil && !strings.Contains(target, "://"): // an address, whose colon no path may begin with
+		return usageErrorf("%q is not an HTTP URL; did you mean http://%s?", target, target)
 	case err != nil:
 		return usageErrorf("%w; write a URL such as http://localhost:8080/default/live", err)
 	case u.Scheme != "http" && u.Scheme != "https":

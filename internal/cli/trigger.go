@@ -5,6 +5,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -53,8 +54,11 @@ func newTriggerTestCommand() *cobra.Command {
 		Example: "  millrace trigger test -f triggers.yaml --event event.json\n" +
 			"  millrace trigger test -f config/ --event events.ndjson --trigger default/gifts --expect any\n" +
 			"  kubectl get triggers -A -o json | millrace trigger test -f - --event event.json -o json",
-		Args: cobra.NoArgs,
-		RunE: runE(func(cmd *cobra.Command, _ []string) error {
+		Args: cobra.ArbitraryArgs, // for RunE to say what to write instead
+		RunE: runE(func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageErrorf("manifests are named with -f and events with --event: write -f %s or --event %s", args[0], args[0])
+			}
 			if err := flags.validate(); err != nil {
 				return err
 			}
@@ -131,14 +135,26 @@ func (f *triggerTestFlags) test(stdin io.Reader) (*testReport, error) {
 	}
 	for _, name := range f.events {
 		for item := range eventfile.Open(name, stdin) {
-			if item.Err != nil {
-				report.Problems = append(report.Problems, item.Err.Error())
+			err := item.Err
+			if err == nil {
+				err = admit(item)
+			}
+			if err != nil {
+				report.Problems = append(report.Problems, err.Error())
 				continue
 			}
 			report.add(filters, item.Event)
 		}
 	}
 	return report, nil
+}
+
+// admit gives the event the attributes that filters see because a Broker adds them.
+func admit(item eventfile.Item) error {
+	if err := event.Admit(item.Event, time.Now()); err != nil {
+		return &eventfile.Error{File: item.File, Line: item.Line, Err: err}
+	}
+	return nil
 }
 
 // namedFilter is the filter of one Trigger.

@@ -151,7 +151,7 @@ func (c *compilation) element(path *field.Path, f *eventingv1.Filter, depth int)
 	dialects, parts := c.dialects(path, f, depth)
 	switch {
 	case len(dialects) == 0:
-		c.flag(field.Required(path, "is empty: set one of all, any, not, exact, prefix, suffix, cesql, cel, "+
+		c.flag(field.Required(path, "set one of all, any, not, exact, prefix, suffix, cesql, cel, "+
 			"attributes or sourceAndType, or remove the element; to receive every event leave out filters altogether"))
 	case len(dialects) > 1:
 		c.flag(field.Forbidden(path, fmt.Sprintf("sets %s; an element may set only one: make each an element of its own",
@@ -207,7 +207,7 @@ func (c *compilation) comparisons(l label, path *field.Path, values map[string]s
 		}
 		c.checkName(at, name)
 		if values[name] == "" {
-			c.flag(field.Required(at, "may not be empty; to ask that the attribute be there, write attributes: {"+name+`: ""}`))
+			c.flag(field.Required(at, "write a value; to ask that the attribute be there, write attributes: {"+name+`: ""}`))
 			continue
 		}
 		parts = append(parts, &attributeNode{label{l.dialect, at.String()}, op, name, values[name]})

@@ -105,13 +105,13 @@ func TestCompileErrors(t *testing.T) {
 	for name, tc := range map[string]struct {
 		spec, field, detail, lenient string
 	}{
-		"empty element":       {`spec: {filters: [{}]}`, "spec.filters[0]", "is empty: set one of", yes},
-		"empty map":           {`spec: {filters: [{exact: {}}]}`, "spec.filters[0]", "is empty: set one of", yes},
-		"empty all":           {`spec: {filters: [{all: []}]}`, "spec.filters[0]", "is empty: set one of", yes},
-		"empty not":           {`spec: {filters: [{not: {}}]}`, "spec.filters[0].not", "is empty: set one of", no},
-		"empty in any":        {`spec: {filters: [{any: [{exact: {type: b}}, {}]}]}`, "spec.filters[0].any[1]", "is empty", yes},
+		"empty element":       {`spec: {filters: [{}]}`, "spec.filters[0]", "set one of", yes},
+		"empty map":           {`spec: {filters: [{exact: {}}]}`, "spec.filters[0]", "set one of", yes},
+		"empty all":           {`spec: {filters: [{all: []}]}`, "spec.filters[0]", "set one of", yes},
+		"empty not":           {`spec: {filters: [{not: {}}]}`, "spec.filters[0].not", "set one of", no},
+		"empty in any":        {`spec: {filters: [{any: [{exact: {type: b}}, {}]}]}`, "spec.filters[0].any[1]", "set one of", yes},
 		"empty value":         {`spec: {filters: [{prefix: {type: ""}}]}`, "spec.filters[0].prefix[type]", `write attributes: {type: ""}`, yes},
-		"empty value of two":  {`spec: {filters: [{exact: {source: "", type: b}}]}`, "spec.filters[0].exact[source]", "may not be empty", no},
+		"empty value of two":  {`spec: {filters: [{exact: {source: "", type: b}}]}`, "spec.filters[0].exact[source]", "write a value", no},
 		"two dialects":        {`spec: {filters: [{exact: {type: a}, prefix: {type: b}}]}`, "spec.filters[0]", "sets exact and prefix", no},
 		"both":                {`spec: {filter: {attributes: {type: a}, sourceAndType: {source: b}}}`, "spec.filter.sourceAndType", "together with attributes", no},
 		"upper case":          {`spec: {filter: {attributes: {Type: a}}}`, "spec.filter.attributes[Type]", `did you mean "type"?`, fatal},
