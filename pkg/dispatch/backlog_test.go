@@ -91,7 +91,7 @@ func TestManyTriggersInTroubleAllRecover(t *testing.T) {
 			w.WriteHeader(http.StatusBadGateway)
 		}
 	})
-	const triggers, events = 100, 30
+	const triggers, events = 70, 10
 	var all []*dispatch.Trigger
 	for i := range triggers {
 		tr := f.trigger(fmt.Sprint("t", i), "", s.URL)
@@ -187,5 +187,28 @@ func TestTwoProcessesShareTheBacklog(t *testing.T) {
 	f.waitEmpty()
 	if got := s.total() - before; got != count {
 		t.Errorf("%d deliveries by two processes, want %d", got, count)
+	}
+}
+
+// Somebody deletes the consumers: they are made again, and nothing is lost.
+func TestDeletedConsumersAreMadeAgain(t *testing.T) {
+	f := newFixture(t)
+	flaky := newSubscriber(t, func(n int, w http.ResponseWriter, _ *http.Request) {
+		if n == 1 {
+			w.WriteHeader(http.StatusBadGateway)
+		}
+	})
+	f.serve(f.trigger("t", "", flaky.URL))
+	f.publish("x", "a")
+	f.waitEmpty()
+	for _, s := range []string{f.names.Events, f.names.Retries} {
+		if err := f.conn.DeleteConsumers(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.publish("x", "b")
+	f.waitEmpty()
+	if got := flaky.times("b"); got != 2 {
+		t.Errorf("b was tried %d times, want 2", got)
 	}
 }

@@ -17,7 +17,7 @@ type delayClass struct {
 	consumer *stream.Consumption
 
 	mu      sync.Mutex
-	held    map[*stream.Delivery]*time.Timer
+	held    map[*stream.Delivery]heldDelivery
 	direct  int // deliveries under way without a detour over the backlog
 	stopped bool
 }
@@ -29,7 +29,7 @@ func (t *retrier) serveClass(ctx context.Context, class int) {
 	if t.classes[class] != nil || t.stopping {
 		return
 	}
-	c := &delayClass{t: t, held: map[*stream.Delivery]*time.Timer{}}
+	c := &delayClass{t: t, held: map[*stream.Delivery]heldDelivery{}}
 	var err error
 	c.consumer, err = t.r.opts.Conn.Consume(ctx, stream.ConsumeOptions{
 		Stream: t.r.names.Retries, Name: "delay-" + strconv.Itoa(class), FilterSubject: t.r.names.DelayPrefix(class) + "*",
@@ -42,21 +42,31 @@ func (t *retrier) serveClass(ctx context.Context, class int) {
 	t.classes[class] = c
 }
 
+// heldDelivery is one that waits for its time.
+type heldDelivery struct {
+	timer  *time.Timer
+	settle *settlement
+}
+
 // hold keeps a delivery until it is due.
 func (c *delayClass) hold(d *stream.Delivery) {
+	s := newSettlement(c.t.r.base, d, 1, c.t.r.opts.budgets.delayed)
+	if s == nil {
+		return
+	}
 	wait := max(0, time.Until(d.Progress().Due))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.stopped {
-		d.Retry(wait)
+		s.giveBack(wait)
 		return
 	}
-	c.held[d] = time.AfterFunc(wait, func() { c.due(d) })
+	c.held[d] = heldDelivery{timer: time.AfterFunc(wait, func() { c.due(d, s) }), settle: s}
 }
 
 // due takes a delivery up: at once if its lane has a place, else by way of the backlog, so that a slow subscriber does not
 // hold the places of its class.
-func (c *delayClass) due(d *stream.Delivery) {
+func (c *delayClass) due(d *stream.Delivery, s *settlement) {
 	c.mu.Lock()
 	delete(c.held, d)
 	direct := c.direct < maxDelayed/2
@@ -65,16 +75,16 @@ func (c *delayClass) due(d *stream.Delivery) {
 	rt := v.byKey[d.Key()]
 	switch {
 	case rt != nil:
-		j := c.t.job(rt, d)
+		j := c.t.job(rt, d, s)
 		if direct && rt.lane.start(c.counted(j), c.t.r.run) {
 			return
 		}
 		c.t.r.postpone(j, 0)
 	case v.held[d.Key()]:
-		c.t.r.postpone(c.t.job(&route{Trigger: &Trigger{}, key: d.Key(), name: d.Key()}, d), 0)
+		c.t.r.postpone(c.t.job(&route{Trigger: &Trigger{}, key: d.Key(), name: d.Key()}, d, s), 0)
 	default:
 		c.t.r.log.Info("drop a delivery of a deleted trigger", slog.String("trigger_uid", d.Key()))
-		d.Ack()
+		s.done()
 	}
 }
 
@@ -98,9 +108,9 @@ func (c *delayClass) stop(ctx context.Context) {
 	held := c.held
 	c.held = nil
 	c.mu.Unlock()
-	for d, timer := range held {
-		if timer.Stop() {
-			d.Retry(max(0, time.Until(d.Progress().Due)))
+	for d, h := range held {
+		if h.timer.Stop() {
+			h.settle.giveBack(max(0, time.Until(d.Progress().Due)))
 		}
 	}
 	if err := c.consumer.Stop(ctx); err != nil {

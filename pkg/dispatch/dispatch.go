@@ -8,6 +8,7 @@
 package dispatch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -58,6 +59,10 @@ type Options struct {
 	Logger *slog.Logger
 	// MaxAckPending bounds the unsettled events of one Broker over all processes; 0 means the default of package stream.
 	MaxAckPending int
+	// MaxInFlightBytes bounds the events under way in this process; 0 means [DefaultMaxInFlightBytes].
+	MaxInFlightBytes int64
+
+	budgets *budgets
 }
 
 func (o Options) validate() error {
@@ -87,6 +92,7 @@ func New(o Options) (*Dispatcher, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	o.budgets = newBudgets(cmp.Or(o.MaxInFlightBytes, DefaultMaxInFlightBytes))
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Dispatcher{opts: o, ctx: ctx, cancel: cancel, runners: map[string]*runner{}}, nil
 }

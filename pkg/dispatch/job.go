@@ -26,7 +26,19 @@ const (
 type settlement struct {
 	delivery *stream.Delivery
 	open     atomic.Int32
+	budget   *budget
 	after    func() // called when all is settled; may be nil
+}
+
+// newSettlement waits for room in the budget. It returns nil if ctx ends before there is any: the message then stays
+// unsettled and comes again.
+func newSettlement(ctx context.Context, d *stream.Delivery, parts int, b *budget) *settlement {
+	if !b.take(ctx, d.Event) {
+		return nil
+	}
+	s := &settlement{delivery: d, budget: b}
+	s.open.Store(int32(parts))
+	return s
 }
 
 func (s *settlement) done() {
@@ -34,9 +46,16 @@ func (s *settlement) done() {
 		return
 	}
 	s.delivery.Ack()
+	s.budget.give(s.delivery.Event)
 	if s.after != nil {
 		s.after()
 	}
+}
+
+// giveBack leaves the message to be handed out again after delay. Nothing of it may have been settled.
+func (s *settlement) giveBack(delay time.Duration) {
+	s.delivery.Retry(delay)
+	s.budget.give(s.delivery.Event)
 }
 
 // job is the delivery of one event to one Trigger's subscriber or dead letter sink.
@@ -48,7 +67,7 @@ type job struct {
 	settle   *settlement
 }
 
-func (j *job) size() int { return len(j.event.Data) + j.event.AttributeBytes() }
+func (j *job) size() int { return sizeOf(j.event) }
 
 // messageID names what follows from the job's next attempt. The same attempt repeated after a crash gives the same id,
 // so its copy is stored once.

@@ -79,7 +79,7 @@ func (t *retrier) run(ctx context.Context) {
 			t.survey(ctx)
 			surveyed = time.Now()
 		}
-		t.sweepQueues() //nolint:contextcheck // acks outlive the work's context: see newAcker
+		t.sweepQueues()
 		t.scan(ctx)
 		select {
 		case <-ctx.Done():
@@ -253,10 +253,10 @@ func (t *retrier) drain(ctx context.Context, b *backlog, rt *route, places int) 
 		t.mu.Lock()
 		b.some = false // unless something is written while we look
 		t.mu.Unlock()
-		fetched, err := q.Fetch(places) //nolint:contextcheck // acks outlive the work's context: see newAcker
+		fetched, err := q.Fetch(places)
 		rt.lane.release(places - len(fetched))
 		for _, d := range fetched {
-			rt.lane.run(t.job(rt, d), t.r.run)
+			t.runBacklogged(rt, d)
 		}
 		if err != nil {
 			t.r.log.DebugContext(ctx, "cannot fetch from a backlog", slog.String("trigger", rt.name), slog.Any("error", err))
@@ -303,10 +303,18 @@ func (t *retrier) morePlaces(ctx context.Context, rt *route, begun time.Time) in
 	}
 }
 
+// runBacklogged uses a place in the lane for a delivery of the backlog.
+func (t *retrier) runBacklogged(rt *route, d *stream.Delivery) {
+	s := newSettlement(t.r.base, d, 1, t.r.opts.budgets.backlog)
+	if s == nil {
+		rt.lane.release(1)
+		return
+	}
+	rt.lane.run(t.job(rt, d, s), t.r.run)
+}
+
 // job makes a job of a delivery from the retry stream.
-func (t *retrier) job(rt *route, d *stream.Delivery) job {
-	s := &settlement{delivery: d}
-	s.open.Store(1)
+func (t *retrier) job(rt *route, d *stream.Delivery, s *settlement) job {
 	p := d.Progress()
 	p.Due = time.Time{}
 	return job{to: rt, event: d.Event, origin: "r" + formatSequence(d.Sequence()), progress: p, settle: s}

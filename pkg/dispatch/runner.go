@@ -186,8 +186,10 @@ func (r *runner) onEvent(d *stream.Delivery) {
 		d.Ack()
 		return
 	}
-	s := &settlement{delivery: d}
-	s.open.Store(int32(len(r.matches)))
+	s := newSettlement(r.base, d, len(r.matches), r.opts.budgets.events)
+	if s == nil {
+		return
+	}
 	origin := "e" + formatSequence(d.Sequence())
 	for _, t := range r.matches {
 		t.counts.matched.Add(1)
