@@ -210,7 +210,7 @@ func (n *celNode) fromCEL(in *Input, c cel.Explanation) Explanation {
 		e.Actual = e.Children[0].Actual
 	}
 	if !e.Matched && len(c.Children) == 0 {
-		e.Hint = celHint(in.event, c)
+		e.Hint = celHint(in, c)
 	}
 	return e
 }

@@ -135,6 +135,8 @@ func TestHints(t *testing.T) {
 	e.Data = []byte(`{"amount": "5"}`)
 	asJSON := e.Clone()
 	asJSON.Set(event.DataContentType, "application/json", event.String)
+	nested := asJSON.Clone()
+	nested.Data = []byte(`{"user": {"nname": "y", "name": "y", "age": 1}}`)
 	broken := asJSON.Clone()
 	broken.Data = []byte(`{`)
 	bare := anEvent("id", "1")
@@ -166,6 +168,10 @@ func TestHints(t *testing.T) {
 		"cel in a part":     {e, `{cel: 'ce.id == "1" && ce.type == "Gift.sent"'}`, `differs only in case`},
 		"cel, int":          {e, `{cel: 'ce.count == "5"'}`, `ce.count is 5 and not the text "5"; write 5 without quotes`},
 		"cel, text":         {asJSON, `{cel: 'data.amount == 5'}`, `data.amount is the text "5" and not a number; write int(data.amount)`},
+		"cel, key's case":   {asJSON, `{cel: 'data.Amount == "5"'}`, `there is no data.Amount, but there is data.amount`},
+		"cel, key's slip":   {nested, `{cel: 'data.user.nams == "x"'}`, `there is no data.user.nams, but there is data.user.name`},
+		"cel, outer key":    {nested, `{cel: 'data.User.name == "x"'}`, `there is no data.User, but there is data.user`},
+		"cel, no such key":  {nested, `{cel: 'data.tenant == "x"'}`, ``},
 		"not JSON":          {e, `{cel: 'data.amount == 5'}`, `datacontenttype is "text/plain", which is not JSON`},
 		"broken JSON":       {broken, `{cel: 'data.amount == 5'}`, `the body is not valid JSON`},
 		"no body":           {bare, `{cel: 'data.amount == 5'}`, `the event has no body`},

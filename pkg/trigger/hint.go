@@ -2,6 +2,7 @@ package trigger
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -147,11 +148,14 @@ func dataHint(in *Input) string {
 }
 
 // celHint says what may be wrong with a CEL comparison that is false or failed, by its text and the values in it.
-func celHint(e *event.Event, c cel.Explanation) string {
+func celHint(in *Input, c cel.Explanation) string {
 	literals := stringLiterals(c.Expr)
 	for _, v := range c.Values {
-		if name, ok := strings.CutPrefix(v.Expr, "ce."); ok && e.Lookup(name) == nil {
-			return absentHint(e, name)
+		if name, ok := strings.CutPrefix(v.Expr, "ce."); ok && in.event.Lookup(name) == nil {
+			return absentHint(in.event, name)
+		}
+		if hint := dataKeyHint(in, v.Expr); hint != "" {
+			return hint
 		}
 		text, err := strconv.Unquote(v.Value)
 		if err != nil { // no string
@@ -165,6 +169,42 @@ func celHint(e *event.Event, c cel.Explanation) string {
 		}
 		if len(literals) == 1 && len(c.Values) == 1 {
 			return nearMiss(literals[0], text)
+		}
+	}
+	return ""
+}
+
+// dataKeyHint names the key of the body that somebody may have meant who wrote a path such as data.user.name of which one
+// step is not there.
+func dataKeyHint(in *Input, path string) string {
+	rest, ok := strings.CutPrefix(path, "data.")
+	if !ok {
+		return ""
+	}
+	at, _ := in.cel.Data()
+	place := "data"
+	for _, key := range strings.Split(rest, ".") {
+		object, ok := at.(map[string]any)
+		if !ok {
+			return ""
+		}
+		if at, ok = object[key]; ok {
+			place += "." + key
+			continue
+		}
+		if similar := similarKey(object, key); similar != "" {
+			return fmt.Sprintf("there is no %s.%s, but there is %s.%s", place, key, place, similar)
+		}
+		return ""
+	}
+	return ""
+}
+
+// similarKey returns the key that differs from name in case or by a slip, the first in order of the alphabet.
+func similarKey(object map[string]any, name string) string {
+	for _, key := range slices.Sorted(maps.Keys(object)) {
+		if strings.EqualFold(key, name) || near(name, editDistance(name, key)) {
+			return key
 		}
 	}
 	return ""
