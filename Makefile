@@ -53,6 +53,10 @@ verify: ## Fail if generated files, go.mod or the formatting are out of date
 fuzz: ## Fuzz every target for FUZZTIME each (PKG=./pkg/x to narrow)
 	hack/fuzz.sh $(FUZZTIME) $(PKG)
 
+.PHONY: chaos
+chaos: ## Break a running broker and account for every event (CHAOS_SEED= _EVENTS= _KILLS= _DURATION= _MODE=r1|r3 _REPORT=folder)
+	CHAOS_SEED=$${CHAOS_SEED:-1} go test -count=1 -timeout 2h -v -run '^TestChaos$$' ./test/chaos
+
 .PHONY: bench
 bench: ## Run the benchmarks (BENCH=regexp BENCHTIME=1s PKG=./pkg/x to narrow)
 	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem $(TESTFLAGS) $(PKG)
