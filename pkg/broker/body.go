@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -19,6 +20,10 @@ const maxPooled = 1 << 20
 
 // minBuffer is the size that a new buffer has at least, and the room that a body of unknown length gets to begin with.
 const minBuffer = 4 << 10
+
+// maxClaim is how much of a Content-Length is believed before the bytes have come: a few senders that announce large
+// bodies and do not send them must neither take up the room of all others nor any memory.
+const maxClaim = 64 << 10
 
 // Why readBody gives up on a body.
 var (
@@ -45,12 +50,12 @@ func (p *bufferPool) put(b *[]byte) {
 // readBody reads r's body into buf, growing it as needed, up to limit bytes, within what room it can get.
 func readBody(r *http.Request, buf *[]byte, limit int, room *lease) error {
 	b := (*buf)[:0]
-	if n := max(int(r.ContentLength), minBuffer); n >= cap(b) {
+	if n := min(max(int(r.ContentLength), minBuffer), maxClaim); n >= cap(b) {
 		b = make([]byte, 0, n+1) // One more byte, so that the read which finds the end need not grow it.
 	}
 	for {
 		if len(b) == cap(b) {
-			b = append(b, 0)[:len(b)]
+			b = slices.Grow(b, growth(len(b), r.ContentLength))
 		}
 		n, err := r.Body.Read(b[len(b):cap(b)])
 		b = b[:len(b)+n]
@@ -66,6 +71,14 @@ func readBody(r *http.Request, buf *[]byte, limit int, room *lease) error {
 			return err
 		}
 	}
+}
+
+// growth returns by how much to enlarge a full buffer of n bytes: twofold, but no further than the end that is announced.
+func growth(n int, contentLength int64) int {
+	if rest := contentLength + 1 - int64(n); rest > 0 {
+		return int(min(int64(n), rest))
+	}
+	return n
 }
 
 // refuseRead turns an error of readBody into a refusal.
@@ -102,8 +115,9 @@ type window struct {
 	maxRequests, maxBytes int64
 }
 
-// enter takes room for a request of n bytes, or reports that there is none.
+// enter takes room for a request of n bytes, [maxClaim] of them to begin with, or reports that there is none.
 func (w *window) enter(n int64) (*lease, bool) {
+	n = min(n, maxClaim)
 	l := &lease{window: w, bytes: n}
 	if w.requests.Add(1) > w.maxRequests {
 		w.bytes.Add(n)
