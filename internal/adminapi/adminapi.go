@@ -20,7 +20,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -50,6 +53,19 @@ type Redriver interface {
 
 // Catalog is the Brokers that exist at one moment, by namespace/name. It is not changed once it was handed out.
 type Catalog map[string]*Broker
+
+// hint says which Brokers there are.
+func (c Catalog) hint() string {
+	const most = 10
+	names := slices.Sorted(maps.Keys(c))
+	switch {
+	case len(names) == 0:
+		return "nor any other; check the manifests"
+	case len(names) > most:
+		names = append(names[:most], "others")
+	}
+	return "there are " + strings.Join(names, ", ")
+}
 
 // Broker is a Broker and its Triggers.
 type Broker struct {
@@ -162,10 +178,10 @@ func (h *Handler) Stop(ctx context.Context) {
 func (h *Handler) ofBroker(serve func(http.ResponseWriter, *http.Request, *Broker) *Problem) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		name := r.PathValue("namespace") + "/" + r.PathValue("broker")
-		b := h.opts.Catalog()[name]
+		catalog := h.opts.Catalog()
+		b := catalog[name]
 		if b == nil {
-			writeProblem(w, problemf(http.StatusNotFound, "there is no Broker %s", name).
-				hint("GET "+Prefix+"brokers lists them; manifests with mistakes are not served"))
+			writeProblem(w, problemf(http.StatusNotFound, "there is no Broker %s", name).hint(catalog.hint()))
 			return
 		}
 		if p := serve(w, r, b); p != nil {

@@ -25,7 +25,8 @@ var update = flag.Bool("update", false, "write what the commands print to testda
 
 // TestCommands runs each testdata/*.txtar: the comment's line "$ millrace ..." in a folder that holds the archive's
 // files. The files stdout, stderr, exit and received (the events that the test's server got) are what is expected. In
-// arguments and output $URL is that of the server; a file stdin is standard input.
+// arguments and output $URL is that of the server; a file stdin is standard input. The dlq commands have an admin API
+// with a few parked events, see newAdmin.
 func TestCommands(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -52,6 +53,8 @@ func runCase(t *testing.T, path string) {
 		t.Fatal(`the comment has no line "$ millrace ..."`)
 	}
 	server := newTarget(t)
+	admin := newAdmin(t, string(archive.Comment))
+	t.Setenv("MILLRACE_ADMIN_URL", admin)
 	t.Chdir(t.TempDir())
 	inputs := slices.DeleteFunc(slices.Clone(archive.Files), isResult)
 	var stdin []byte
@@ -65,8 +68,8 @@ func runCase(t *testing.T, path string) {
 	}
 	got := runCommand(t, splitArgs(strings.ReplaceAll(strings.TrimSpace(line), "$URL", server.url)), stdin)
 	results := []txtar.File{
-		{Name: "stdout", Data: server.scrub(got.stdout)},
-		{Name: "stderr", Data: server.scrub(got.stderr)},
+		{Name: "stdout", Data: server.scrub(strings.ReplaceAll(got.stdout, admin, "$ADMIN"))},
+		{Name: "stderr", Data: server.scrub(strings.ReplaceAll(got.stderr, admin, "$ADMIN"))},
 		{Name: "exit", Data: fmt.Appendln(nil, got.exit)},
 		{Name: "received", Data: server.scrub(server.received())},
 	}
@@ -200,6 +203,7 @@ func (tg *target) scrub(text string) []byte {
 	for _, r := range []struct{ pattern, with string }{
 		{`[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}`, "UUID"},
 		{`2\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z`, "NOW"},
+		{`2\d{3}-\d\d-\d\d \d\d:\d\d:\d\d \S+`, "NOW"},
 		{`\d+ events/s`, "N events/s"},
 		{`latency p50 \S+ p99 [^\s,]+`, "latency p50 N p99 N"},
 	} {

@@ -39,7 +39,7 @@ func NewRoot() *cobra.Command {
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	})
-	root.AddCommand(newDevCommand(), newDisplayCommand(), newSendCommand(), newTriggerCommand())
+	root.AddCommand(newDevCommand(), newDLQCommand(), newDisplayCommand(), newSendCommand(), newTriggerCommand())
 	return root
 }
 

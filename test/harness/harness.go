@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -31,9 +32,9 @@ const Patience = 60 * time.Second
 
 // Dev is dev mode running in this process.
 type Dev struct {
-	// URL is what Brokers' paths follow, Out what dev mode printed.
-	URL string
-	Out *Output
+	// URL is what Brokers' paths follow, Admin that of the admin port, Out what dev mode printed.
+	URL, Admin string
+	Out        *Output
 
 	stop context.CancelFunc
 	done chan error
@@ -64,6 +65,9 @@ func StartDev(t testing.TB, data string, manifests ...string) *Dev {
 		t.Fatalf("dev mode ended before it was ready: %v\n%s", err, d.Out)
 	case <-time.After(Patience):
 		t.Fatalf("dev mode did not become ready:\n%s", d.Out)
+	}
+	if admin := regexp.MustCompile(`Admin:\s+(http://\S+)`).FindStringSubmatch(d.Out.String()); admin != nil {
+		d.Admin = admin[1]
 	}
 	return d
 }

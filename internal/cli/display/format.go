@@ -48,6 +48,11 @@ func (f Format) render(d delivery, style terminal.Style) []byte {
 	}
 }
 
+// Render returns an event as a [Block].
+func Render(e *event.Event, style terminal.Style) []byte {
+	return Block.render(delivery{event: e}, style)
+}
+
 // line returns the event as one line of JSON; its data may have been pretty-printed.
 func line(e *event.Event) []byte {
 	var b bytes.Buffer

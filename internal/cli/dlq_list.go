@@ -1,0 +1,236 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"millrace.dev/internal/adminapi"
+	"millrace.dev/internal/cli/display"
+	"millrace.dev/internal/cli/terminal"
+	"millrace.dev/pkg/event"
+)
+
+// listPage is how many events `dlq ls --events` asks for at a time.
+const listPage = 500
+
+type dlqListFlags struct {
+	dlqFlags
+	selectFlags
+	events bool
+}
+
+func newDLQListCommand() *cobra.Command {
+	f := &dlqListFlags{}
+	cmd := &cobra.Command{
+		Use:   "ls [NAMESPACE/BROKER]",
+		Short: "Count parked events by Trigger and cause, or list them",
+		Long: `ls counts the parked events of a Broker, or of all Brokers, by Trigger, status code and cause. Words with four digits or
+more, such as ids and addresses, count as equal in a cause and are printed as *. With --events it prints a line for each
+event instead; with -o json that is one JSON object a line.`,
+		Example: "  millrace dlq ls\n  millrace dlq ls default/live --trigger default/big-spender --events",
+		Args:    cobra.ArbitraryArgs,
+	}
+	cmd.RunE = runE(func(cmd *cobra.Command, args []string) error { return f.explain(f.run(cmd, args)) })
+	f.dlqFlags.register(cmd)
+	f.selectFlags.register(cmd, "print at most `N` groups or events of a Broker; 0 is no limit")
+	cmd.Flags().BoolVar(&f.events, "events", false, "print each event instead of counts")
+	return cmd
+}
+
+func (f *dlqListFlags) run(cmd *cobra.Command, args []string) error {
+	given, err := brokerArg(args)
+	if err != nil {
+		return err
+	}
+	s, err := f.selection(cmd)
+	if err != nil {
+		return err
+	}
+	c, err := f.client(cmd)
+	if err != nil {
+		return err
+	}
+	names, err := brokers(cmd.Context(), c, given)
+	if err != nil {
+		return err
+	}
+	list := f.listGroups
+	if f.events {
+		list = f.listEvents
+	}
+	return list(cmd, c, names, s)
+}
+
+// brokerGroups are the groups of one Broker, as printed for programs.
+type brokerGroups struct {
+	Broker string `json:"broker"`
+	*adminapi.Groups
+}
+
+func (f *dlqListFlags) listGroups(cmd *cobra.Command, c *adminapi.Client, names []string, s adminapi.Selection) error {
+	limit := s.Limit
+	s.Limit = 0
+	all := make([]brokerGroups, 0, len(names))
+	for _, name := range names {
+		p := newProgressLine(cmd.ErrOrStderr())
+		groups, err := c.Groups(cmd.Context(), name, s, func(l adminapi.Line[adminapi.Groups]) {
+			p.show("%s: %d of %d events looked at", name, l.Examined, l.Total)
+		})
+		p.clear()
+		if err != nil {
+			return err
+		}
+		if limit > 0 && len(groups.Groups) > limit {
+			groups.Groups = groups.Groups[:limit]
+		}
+		all = append(all, brokerGroups{Broker: name, Groups: groups})
+	}
+	if f.json() {
+		return printJSON(cmd.OutOrStdout(), map[string]any{"brokers": all})
+	}
+	return printGroups(cmd.OutOrStdout(), all)
+}
+
+// brokerItem is a parked event with its Broker, as printed for programs.
+type brokerItem struct {
+	Broker string `json:"broker"`
+	adminapi.Item
+}
+
+func (f *dlqListFlags) listEvents(cmd *cobra.Command, c *adminapi.Client, names []string, s adminapi.Selection) error {
+	out := newItemPrinter(cmd.OutOrStdout(), f.json())
+	for _, name := range names {
+		if err := eachEvent(cmd.Context(), c, name, s, func(item adminapi.Item) error { return out.print(name, item) }); err != nil {
+			return err
+		}
+	}
+	return out.end()
+}
+
+// eachEvent calls show for the selected events of a Broker, at most s.Limit.
+func eachEvent(ctx context.Context, c *adminapi.Client, broker string, s adminapi.Selection, show func(adminapi.Item) error) error {
+	limit, printed := s.Limit, 0
+	for after := uint64(0); ; {
+		s.Limit = listPage
+		if limit > 0 {
+			s.Limit = min(listPage, limit-printed)
+		}
+		page, err := c.Events(ctx, broker, s, after)
+		if err != nil {
+			return err
+		}
+		for _, item := range page.Items {
+			if err := show(item); err != nil {
+				return err
+			}
+		}
+		printed += len(page.Items)
+		if after = page.Next; after == 0 || limit > 0 && printed >= limit {
+			return nil
+		}
+	}
+}
+
+func newDLQShowCommand() *cobra.Command {
+	f := &dlqFlags{}
+	cmd := &cobra.Command{
+		Use:     "show SEQ [NAMESPACE/BROKER]",
+		Short:   "Print a parked event and why it was given up",
+		Long:    "show prints the event of a sequence that ls prints, with its data, and what is known about the failure of its delivery.",
+		Example: "  millrace dlq show 42\n  millrace dlq show 42 default/live -o json | jq .event",
+		Args:    cobra.ArbitraryArgs,
+	}
+	cmd.RunE = runE(func(cmd *cobra.Command, args []string) error { return f.explain(f.show(cmd, args)) })
+	f.register(cmd)
+	return cmd
+}
+
+func (f *dlqFlags) show(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return usageErrorf("say which event: give the sequence that `millrace dlq ls` prints")
+	}
+	if len(args) == 2 && strings.Contains(args[0], "/") { // either order is fine
+		args = []string{args[1], args[0]}
+	}
+	sequence, err := strconv.ParseUint(args[0], 10, 64)
+	if err != nil || sequence == 0 {
+		return usageErrorf("%q is no sequence; give the number that `millrace dlq ls` prints", args[0])
+	}
+	given, err := brokerArg(args[1:])
+	if err != nil {
+		return err
+	}
+	c, err := f.client(cmd)
+	if err != nil {
+		return err
+	}
+	name, err := oneBroker(cmd.Context(), c, given)
+	if err != nil {
+		return err
+	}
+	d, err := c.Event(cmd.Context(), name, sequence)
+	if err != nil {
+		return err
+	}
+	if f.json() {
+		return printJSON(cmd.OutOrStdout(), d)
+	}
+	return printDetail(cmd.OutOrStdout(), name, &d)
+}
+
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(v); err != nil {
+		return fmt.Errorf("print JSON: %w", err)
+	}
+	return nil
+}
+
+// printDetail prints an event for people, below why it was given up.
+func printDetail(w io.Writer, broker string, d *adminapi.Detail) error {
+	style := terminal.StyleFor(w)
+	fmt.Fprintf(w, "%s\n", style.Bold(fmt.Sprintf("Parked event %d of %s", d.Sequence, broker)))
+	field := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "  %-13s%s\n", name+":", terminal.Safe(fmt.Sprintf(format, args...)))
+	}
+	field("Trigger", "%s", triggerLabel(d.Trigger, d.TriggerUID))
+	field("Parked", "%s", d.Parked.Local().Format(timeLayout))
+	if d.FirstAttempt != nil {
+		field("First tried", "%s", d.FirstAttempt.Local().Format(timeLayout))
+	}
+	what := "attempt"
+	if d.DeadLetter {
+		what = "attempt at the dead letter sink"
+	}
+	field("Tried", "%s", plural(d.Attempts, what))
+	if d.Destination != "" {
+		field("Last tried at", "%s", d.Destination)
+	}
+	answer := "none"
+	if d.Code != 0 {
+		answer = strconv.Itoa(d.Code)
+	}
+	field("Last answer", "%s", answer)
+	field("Cause", "%s", strings.ReplaceAll(orDash(d.Cause), "\n", "\n               "))
+	fmt.Fprintln(w)
+	if d.Unreadable != "" {
+		fmt.Fprintf(w, "%s\n", style.Bad("It cannot be redriven: "+terminal.Safe(d.Unreadable)))
+		return nil
+	}
+	e, err := event.DecodeJSON(d.Event)
+	if err != nil {
+		return fmt.Errorf("read the event: %w", err)
+	}
+	if _, err := w.Write(display.Render(e, style)); err != nil {
+		return fmt.Errorf("print the event: %w", err)
+	}
+	return nil
+}
