@@ -21,6 +21,18 @@ func (a *Attribute) WireValue() string {
 	}
 }
 
+// WireLen is the length of [Attribute.WireValue] in bytes.
+func (a *Attribute) WireLen() int {
+	switch {
+	case a.Wire != "":
+		return len(a.Wire)
+	case a.Name == DataContentType:
+		return len(a.Value)
+	default:
+		return len(a.Value) + 2*countEncoded(a.Value)
+	}
+}
+
 // AttributeFromWire returns the attribute that the header text wire stands for: a double-quoted text is unquoted, then
 // percent-encoding is undone once (HTTP binding, section 3.1.3.2). Of source and dataschema only %25 is decoded, because
 // a URI has percent-escapes of its own which most senders write as they are. A percent sign that no two hexadecimal
@@ -77,13 +89,19 @@ func mustEncode(c byte) bool {
 	return c <= ' ' || c == '"' || c == '%' || c >= 0x7f
 }
 
-func percentEncode(s string) string {
+// countEncoded counts the bytes of s that percent-encoding makes three of.
+func countEncoded(s string) int {
 	n := 0
 	for i := range len(s) {
 		if mustEncode(s[i]) {
 			n++
 		}
 	}
+	return n
+}
+
+func percentEncode(s string) string {
+	n := countEncoded(s)
 	if n == 0 {
 		return s
 	}

@@ -30,6 +30,28 @@ const (
 	targetHeader  = "Millrace-Destination"
 )
 
+// MaxHeaderBytes bounds what [HeaderBytes] counts. JetStream takes 64 KiB of headers; the rest is for what a delivery's
+// progress adds, so that every event that can be stored can also be stored for a retry.
+const MaxHeaderBytes = 60 << 10
+
+// HeaderBytes is the size of the headers in which an event's attributes, percent-encoded, and the headers passed on with it
+// are stored.
+func HeaderBytes(e *event.Event) int {
+	const frame, line = len("NATS/1.0\r\n\r\n"), len(": \r\n")
+	n := frame
+	for i := range e.Attributes {
+		a := &e.Attributes[i]
+		n += len(attributePrefix) + len(a.Name) + a.WireLen() + line
+		if a.Kind != event.String {
+			n += len(a.Name) + len(",=i")
+		}
+	}
+	for i := range e.Headers {
+		n += len(passOnPrefix) + len(e.Headers[i].Name) + len(e.Headers[i].Value) + line
+	}
+	return n + len(kindsHeader) + line
+}
+
 // ErrCorrupt says that a stored message does not hold a CloudEvent.
 var ErrCorrupt = errors.New("stored message is not a CloudEvent")
 

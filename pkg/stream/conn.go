@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -25,6 +26,8 @@ type ConnOptions struct {
 	Name string
 	// InProcess, if set, is an embedded server to talk to without a socket.
 	InProcess nats.InProcessConnProvider
+	// OnReconnect, if set, is called after each time the connection was lost and is back. It must not block.
+	OnReconnect func()
 	// Logger receives connection state changes; default slog.Default().
 	Logger *slog.Logger
 }
@@ -36,14 +39,30 @@ func (o ConnOptions) withDefaults() ConnOptions {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	if o.OnReconnect == nil {
+		o.OnReconnect = func() {}
+	}
 	return o
 }
+
+const (
+	// A connection over which nothing comes back is given up after pingInterval × (maxPings + 1): a server that hangs, or a
+	// network that swallows packets.
+	pingInterval = 3 * time.Second
+	maxPings     = 2
+	// writeTimeout bounds how long a server may leave what we send unread. Meanwhile everybody who wants to publish waits,
+	// so it is shorter than ackTimeout.
+	writeTimeout = 4 * time.Second
+)
 
 // Conn is a connection to NATS that reconnects for ever.
 type Conn struct {
 	nc  *nats.Conn
 	js  jetstream.JetStream
 	log *slog.Logger
+	// up mirrors the state of nc, whose own answer waits for a lock that is held while a connection is being opened or a
+	// write is stuck.
+	up atomic.Bool
 }
 
 // Dial connects to NATS. If no server can be reached yet it returns a connection that keeps trying; an error means that
@@ -59,6 +78,7 @@ func Dial(o ConnOptions) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to NATS at %s: %w", redact(o.URL), err)
 	}
+	c.up.Store(c.nc.IsConnected())
 	// Every publish has a fate within this time; without the bound a future of a lost leader would wait for ever.
 	c.js, err = jetstream.New(c.nc, jetstream.WithPublishAsyncTimeout(ackTimeout), jetstream.WithPublishAsyncMaxPending(maxPendingAcks))
 	if err != nil {
@@ -75,17 +95,24 @@ func (c *Conn) natsOptions(o ConnOptions) ([]nats.Option, error) {
 		nats.RetryOnFailedConnect(true),
 		nats.ReconnectWait(250 * time.Millisecond),
 		nats.ReconnectJitter(100*time.Millisecond, 500*time.Millisecond),
-		nats.PingInterval(5 * time.Second),
-		nats.MaxPingsOutstanding(2),
+		nats.PingInterval(pingInterval),
+		nats.MaxPingsOutstanding(maxPings),
+		nats.FlusherTimeout(writeTimeout),
+		nats.ReconnectOnFlusherError(),
 		// Nothing is buffered while NATS is away: a producer is told at once, and no ack is thought sent that was not.
 		nats.ReconnectBufSize(-1),
+		nats.ConnectHandler(func(*nats.Conn) { c.up.Store(true) }),
+		nats.ClosedHandler(func(*nats.Conn) { c.up.Store(false) }),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			c.up.Store(false)
 			if err != nil {
 				c.log.Warn("NATS connection lost, reconnecting", slog.Any("error", err))
 			}
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
+			c.up.Store(true)
 			c.log.Info("NATS connection restored", slog.String("server", nc.ConnectedUrlRedacted()))
+			o.OnReconnect()
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			c.log.Warn("NATS reported an error", slog.Any("error", err))
@@ -126,11 +153,11 @@ func redact(raw string) string {
 }
 
 // Connected reports whether the connection is up at this moment.
-func (c *Conn) Connected() bool { return c.nc.IsConnected() }
+func (c *Conn) Connected() bool { return c.up.Load() }
 
 // MaxPayload is the largest message, headers included, that the connected server takes, in bytes; 0 while not connected.
 func (c *Conn) MaxPayload() int64 {
-	if !c.nc.IsConnected() {
+	if !c.Connected() {
 		return 0
 	}
 	return c.nc.MaxPayload()
@@ -138,7 +165,7 @@ func (c *Conn) MaxPayload() int64 {
 
 // WaitConnected waits until the connection is up or ctx ends.
 func (c *Conn) WaitConnected(ctx context.Context) error {
-	for !c.nc.IsConnected() {
+	for !c.Connected() {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("wait for NATS: %w", ctx.Err())
@@ -151,7 +178,7 @@ func (c *Conn) WaitConnected(ctx context.Context) error {
 // Close flushes what was written and closes the connection.
 func (c *Conn) Close() {
 	defer c.nc.Close()
-	if !c.nc.IsConnected() {
+	if !c.Connected() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)

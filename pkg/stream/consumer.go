@@ -1,15 +1,15 @@
 package stream
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"millrace.dev/pkg/event"
@@ -68,6 +68,11 @@ type receiver struct {
 	flight inFlight
 	ticker sync.WaitGroup
 	stop   chan struct{}
+	// muted says that the consumer is gone. What we would send about its messages could reach one made anew, and mean
+	// other messages there if the stream was made anew as well.
+	muted atomic.Bool
+	// before, if not nil, received the same messages from a consumer that is gone.
+	before *receiver
 }
 
 func newReceiver(ctx context.Context, c *Conn, o ConsumeOptions) *receiver {
@@ -89,7 +94,7 @@ func (r *receiver) accept(msg jetstream.Msg) *Delivery {
 		return nil
 	}
 	d := &Delivery{msg: msg, from: r, sequence: meta.Sequence.Stream, deliveries: meta.NumDelivered}
-	if d.deliveries > 1 && r.known(d) {
+	if (d.deliveries > 1 || r.before != nil) && r.known(d) {
 		return nil
 	}
 	if d.Event, err = decode(msg.Headers(), msg.Data()); err != nil {
@@ -104,7 +109,11 @@ func (r *receiver) accept(msg jetstream.Msg) *Delivery {
 
 // known deals with a message that was handed out before.
 func (r *receiver) known(d *Delivery) bool {
-	switch r.flight.status(d.sequence) {
+	status := r.flight.status(d.sequence)
+	if status == unknown && r.before != nil {
+		status = r.before.flight.status(d.sequence)
+	}
+	switch status {
 	case settled:
 		r.acks.ack(d.msg)
 		return true
@@ -125,6 +134,9 @@ func (r *receiver) extendLoop() {
 		case <-r.stop:
 			return
 		case <-tick.C:
+			if r.muted.Load() {
+				continue
+			}
 			for _, d := range r.flight.olderThan(extendAfter) {
 				_ = d.msg.InProgress() // if it does not arrive, the next round tries again
 			}
@@ -140,8 +152,8 @@ func (r *receiver) finish(ctx context.Context) error {
 	err := r.flight.wait(ctx)
 	close(r.stop)
 	r.ticker.Wait()
-	if confirmErr := r.acks.close(ctx); err == nil {
-		err = confirmErr
+	if !r.muted.Load() {
+		err = cmp.Or(err, r.acks.close(ctx))
 	}
 	if err != nil {
 		return fmt.Errorf("stop consuming %s with %d in flight: %w", r.opts.Stream, r.InFlight(), err)
@@ -161,61 +173,6 @@ func consumerConfig(o ConsumeOptions) jetstream.ConsumerConfig {
 		MaxDeliver:        -1,
 		InactiveThreshold: o.InactiveThreshold,
 	}
-}
-
-// Consumption is a running subscription to a stream.
-type Consumption struct {
-	*receiver
-	cc jetstream.ConsumeContext
-}
-
-// Consume calls handle for each message of the stream, one after the other, until [Consumption.Stop]. The handler must
-// not block for long: while it does, messages already fetched grow old. Messages are shared with all other processes
-// that consume the same stream under the same name.
-func (c *Conn) Consume(ctx context.Context, o ConsumeOptions, handle func(*Delivery)) (*Consumption, error) {
-	o = o.withDefaults(c)
-	consumer, err := c.js.CreateOrUpdateConsumer(ctx, o.Stream, consumerConfig(o))
-	if err != nil {
-		return nil, fmt.Errorf("create consumer %s of %s: %w", o.Name, o.Stream, err)
-	}
-	s := &Consumption{receiver: newReceiver(ctx, c, o)}
-	receive := func(msg jetstream.Msg) { //nolint:contextcheck // acks outlive the work's context: see newAcker
-		if d := s.accept(msg); d != nil {
-			handle(d)
-		}
-	}
-	s.cc, err = consumer.Consume(receive,
-		jetstream.PullMaxMessages(min(o.MaxAckPending, maxPrefetch)),
-		jetstream.PullExpiry(30*time.Second),
-		jetstream.PullHeartbeat(5*time.Second),
-		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) { s.report(err) }))
-	if err != nil {
-		close(s.stop)
-		return nil, fmt.Errorf("consume %s: %w", o.Stream, err)
-	}
-	return s, nil
-}
-
-func (s *Consumption) report(err error) {
-	if errors.Is(err, nats.ErrConnectionClosed) {
-		return
-	}
-	s.opts.Logger.Warn("consume from JetStream", slog.String("stream", s.opts.Stream), slog.Any("error", err))
-}
-
-// Closed is closed when the consumption has ended, by Stop or because the consumer or its stream was deleted.
-func (s *Consumption) Closed() <-chan struct{} { return s.cc.Closed() }
-
-// Stop fetches no more, hands the messages already fetched to the handler, waits until all are settled or ctx ends, and
-// makes sure that the server has taken the acks. Messages unsettled when ctx ends come again later, here or elsewhere.
-func (s *Consumption) Stop(ctx context.Context) error {
-	s.cc.Drain()
-	select {
-	case <-s.cc.Closed():
-	case <-ctx.Done():
-		s.cc.Stop()
-	}
-	return s.finish(ctx)
 }
 
 // Delivery is one stored message under way. Exactly one of Ack and Retry is called on it, once.
@@ -247,13 +204,18 @@ func (d *Delivery) Deliveries() uint64 { return d.deliveries }
 
 // Ack says that the message's fate is settled and it may be removed.
 func (d *Delivery) Ack() {
-	d.from.acks.ack(d.msg)
+	if !d.from.muted.Load() {
+		d.from.acks.ack(d.msg)
+	}
 	d.from.flight.remove(d, true)
 }
 
 // Retry gives the message back, to come again after delay.
 func (d *Delivery) Retry(delay time.Duration) {
 	d.from.flight.remove(d, false)
+	if d.from.muted.Load() {
+		return
+	}
 	if err := d.msg.NakWithDelay(delay); err != nil {
 		d.from.opts.Logger.Debug("give a message back", slog.Any("error", err))
 	}

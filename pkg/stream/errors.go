@@ -1,6 +1,9 @@
 package stream
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // The errors that steer what a producer is told. They are matched with errors.Is.
 var (
@@ -12,4 +15,24 @@ var (
 	ErrBusy = errors.New("too many events wait for the store")
 	// ErrTooLarge says that the message is larger than the store takes. Nothing was stored.
 	ErrTooLarge = errors.New("the event is larger than the store accepts")
+	// ErrRefused says that a stream cannot be made as asked; it stays so until the settings or the server's change.
+	ErrRefused = errors.New("the store refuses the stream")
+	// ErrKept says that a stream works, but with settings other than those asked for.
+	ErrKept = errors.New("the stream keeps some of its settings")
 )
+
+// SizeError says by how much a message is larger than the store takes. It matches [ErrTooLarge].
+type SizeError struct {
+	// What names the limit.
+	What string
+	// Size is that of the message or its part, Limit what is allowed, in bytes.
+	Size, Limit int64
+}
+
+// Error names the limit and both sizes.
+func (e *SizeError) Error() string {
+	return fmt.Sprintf("%v: it takes %d bytes, and %s is %d", ErrTooLarge, e.Size, e.What, e.Limit)
+}
+
+// Is reports whether target is [ErrTooLarge].
+func (e *SizeError) Is(target error) bool { return target == ErrTooLarge }

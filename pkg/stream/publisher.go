@@ -37,17 +37,20 @@ const (
 
 // JetStream API error codes that steer what the producer is told.
 const (
-	codeAccountResources  = 10002
-	codeInsufficient      = 10023
-	codeMemoryResources   = 10028
-	codeStorageResources  = 10047
-	codeMessageTooLarge   = 10054
-	codeStoreFailed       = 10077 // with DiscardNew: the stream's limit of bytes or messages
-	codeHeaderTooLarge    = 10097
-	codeTooManyRequests   = 10167
-	codeBatchTooLarge     = 10199
-	codeBatchHasDuplicate = 10201
-	codeTooManyBatches    = 10210
+	codeAccountResources    = 10002
+	codeNotLeader           = 10009
+	codeInsufficient        = 10023
+	codeMemoryResources     = 10028
+	codeStorageResources    = 10047
+	codeMessageTooLarge     = 10054
+	codeStoreFailed         = 10077 // with DiscardNew: the stream's limit of bytes or messages
+	codeHeaderTooLarge      = 10097
+	codeStreamOffline       = 10118
+	codeTooManyRequests     = 10167
+	codeStreamOfflineReason = 10194
+	codeBatchTooLarge       = 10199
+	codeBatchHasDuplicate   = 10201
+	codeTooManyBatches      = 10210
 )
 
 // Publisher stores events. One Publisher serves all requests of a process through one window of unconfirmed messages.
@@ -73,6 +76,11 @@ func (p *Publisher) PendingBytes() int64 { return p.pending.Load() }
 // Publish stores the messages in the Broker's stream of accepted events, all or none, and returns once JetStream has
 // confirmed them. Its errors match [ErrFull], [ErrUnavailable], [ErrBusy] or [ErrTooLarge].
 func (p *Publisher) Publish(ctx context.Context, to *Names, msgs ...Message) error {
+	for i := range msgs {
+		if n := HeaderBytes(msgs[i].Event); n > MaxHeaderBytes {
+			return &SizeError{What: "the limit of attributes as stored", Size: int64(n), Limit: MaxHeaderBytes}
+		}
+	}
 	switch len(msgs) {
 	case 0:
 		return nil
@@ -112,6 +120,9 @@ func newMessage(subject string, m *Message) *nats.Msg {
 
 // put publishes one message and waits for its PubAck.
 func (p *Publisher) put(ctx context.Context, msg *nats.Msg) error {
+	if !p.conn.Connected() {
+		return errNotConnected()
+	}
 	release, err := p.reserve(int64(len(msg.Data)) + messageOverhead)
 	if err != nil {
 		return err
@@ -119,17 +130,20 @@ func (p *Publisher) put(ctx context.Context, msg *nats.Msg) error {
 	defer release()
 	future, err := p.conn.js.PublishMsgAsync(msg)
 	if err != nil {
-		return publishError(err)
+		return p.publishError(err, msg.Size())
 	}
 	select {
 	case <-future.Ok():
 		return nil
 	case err := <-future.Err():
-		return publishError(err)
+		return p.publishError(err, msg.Size())
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
 	}
 }
+
+// errNotConnected is for those who would only wait for the connection's lock while it is being opened.
+func errNotConnected() error { return fmt.Errorf("%w: not connected to NATS", ErrUnavailable) }
 
 // reserve takes n bytes of the window, or fails at once: waiting would only hide from the producer that it is too fast.
 func (p *Publisher) reserve(n int64) (release func(), err error) {
@@ -144,6 +158,9 @@ func (p *Publisher) reserve(n int64) (release func(), err error) {
 func (p *Publisher) putBatch(ctx context.Context, subject string, msgs []Message) error {
 	if len(msgs) > MaxBatch {
 		return fmt.Errorf("%w: a batch holds at most %d events", ErrTooLarge, MaxBatch)
+	}
+	if !p.conn.Connected() {
+		return errNotConnected()
 	}
 	var size int64
 	for i := range msgs {
@@ -174,7 +191,7 @@ func (p *Publisher) commitBatch(ctx context.Context, subject string, msgs []Mess
 		msg.Header[batchSequenceHeader] = []string{strconv.Itoa(i + 1)}
 		if i < len(msgs)-1 {
 			if err := p.conn.nc.PublishMsg(msg); err != nil {
-				return publishError(err)
+				return p.publishError(err, msg.Size())
 			}
 			continue
 		}
@@ -191,7 +208,7 @@ func (p *Publisher) commitBatch(ctx context.Context, subject string, msgs []Mess
 func (p *Publisher) batchError(ctx context.Context, subject string, msgs []Message, err error) error {
 	var api *jetstream.APIError
 	if !errors.As(err, &api) || api.ErrorCode != codeBatchHasDuplicate {
-		return publishError(err)
+		return p.publishError(err, newMessage(subject, &msgs[len(msgs)-1]).Size())
 	}
 	for i := range msgs {
 		if err := p.put(ctx, newMessage(subject, &msgs[i])); err != nil {
@@ -201,12 +218,12 @@ func (p *Publisher) batchError(ctx context.Context, subject string, msgs []Messa
 	return nil
 }
 
-// publishError sorts an error of nats.go into what a producer can act on.
-func publishError(err error) error {
+// publishError sorts an error of nats.go into what a producer can act on. size is that of the message.
+func (p *Publisher) publishError(err error, size int) error {
 	var api *jetstream.APIError
 	switch {
 	case errors.Is(err, nats.ErrMaxPayload):
-		return fmt.Errorf("%w: %w", ErrTooLarge, err)
+		return &SizeError{What: "max_payload of the NATS server", Size: int64(size), Limit: p.conn.MaxPayload()}
 	case errors.Is(err, jetstream.ErrTooManyStalledMsgs):
 		return fmt.Errorf("%w: %w", ErrBusy, err)
 	case errors.As(err, &api):
