@@ -217,10 +217,10 @@ func (h *Handler) admitBatch(header http.Header, body []byte, b *Broker) ([]stre
 	passOn := event.PassOn(header)
 	msgs := make([]stream.Message, len(events))
 	for i, e := range events {
+		e.Headers = passOn
 		if err := h.check(e, b); err != nil {
 			return nil, refuseEvent(err).atIndex(i)
 		}
-		e.Headers = passOn
 		msgs[i] = b.message(e)
 	}
 	return msgs, nil
@@ -231,7 +231,13 @@ func (h *Handler) check(e *event.Event, b *Broker) error {
 	if err := e.CheckSize(event.Limits{Data: h.maxData(b), Attributes: h.opts.MaxAttributeBytes}); err != nil {
 		return err
 	}
-	return event.Admit(e, h.opts.Now())
+	if err := event.Admit(e, h.opts.Now()); err != nil {
+		return err
+	}
+	if n := stream.HeaderBytes(e); n > stream.MaxHeaderBytes {
+		return &event.SizeError{Part: partStored, Size: n, Limit: stream.MaxHeaderBytes}
+	}
+	return nil
 }
 
 // publish stores the messages and counts them. An empty batch holds nothing to store and is accepted.

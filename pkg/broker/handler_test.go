@@ -354,7 +354,8 @@ func TestSizes(t *testing.T) { // Row 12.
 		chunked(post("/shop/orders", mib)),
 		jsonPost("/shop/orders", structured, `{"specversion":"1.0","id":"1","source":"/s","type":"t","data":"`+mib[2:]+`"}`),
 		post("/shop/small", "0123456789"),
-		post("/shop/orders", "", "ce-big", strings.Repeat("x", 64<<10-200)),
+		post("/shop/orders", "", "ce-big", strings.Repeat("x", stream.MaxHeaderBytes-400)),
+		post("/shop/orders", "", "ce-big", strings.Repeat("%C3%BC", stream.MaxHeaderBytes/6-400)),
 	} {
 		if resp := serve(h, r); resp.Code != http.StatusAccepted {
 			body, _ := io.ReadAll(resp.Body)
@@ -373,6 +374,9 @@ func TestSizes(t *testing.T) { // Row 12.
 		jsonPost("/shop/orders", batch, "["+strings.Repeat(" ", 9<<20)+"]"),
 		post("/shop/small", "01234567890"),
 		post("/shop/orders", "", "ce-big", strings.Repeat("x", 64<<10)),
+		jsonPost("/shop/orders", structured, `{"specversion":"1.0","id":"1","source":"/s","type":"t","big":"`+strings.Repeat("ü", 12<<10)+`"}`),
+		jsonPost("/shop/orders", batch, `[{"specversion":"1.0","id":"1","source":"/s","type":"t","big":"`+strings.Repeat(" ", 30<<10)+`"}]`),
+		post("/shop/orders", "", "ce-big", strings.Repeat("x", stream.MaxHeaderBytes-3000), "Traceparent", strings.Repeat("x", 4000)),
 	} {
 		p := wantProblem(t, serve(h, r), broker.TooLarge)
 		if !strings.ContainsAny(p.Detail, "0123456789") {
@@ -408,6 +412,7 @@ func TestStoreErrors(t *testing.T) { // Rows 2, 12.
 		{fmt.Errorf("x: %w", stream.ErrUnavailable), broker.StoreUnavailable},
 		{fmt.Errorf("x: %w", stream.ErrBusy), broker.StoreBusy},
 		{fmt.Errorf("x: %w", stream.ErrTooLarge), broker.TooLarge},
+		{fmt.Errorf("x: %w", &stream.SizeError{What: "y", Size: 2, Limit: 1}), broker.TooLarge},
 		{errors.New("anything else"), broker.StoreUnavailable},
 	} {
 		h := newHandler(&memoryStore{err: tc.err}, broker.Options{})

@@ -60,13 +60,21 @@ func (f *refusal) write(w http.ResponseWriter) {
 	})
 }
 
+// partStored names the attributes in the form they are stored in, which can be three times as long.
+const partStored = "attributes, percent-encoded for the store,"
+
+const sizeHint = "keep large data elsewhere and send a reference to it"
+
 // refuseEvent turns what decoding, admission or the size check say about an event into a refusal.
 func refuseEvent(err error) *refusal {
 	f := &refusal{reason: InvalidEvent, detail: err.Error()}
 	var size *event.SizeError
 	if errors.As(err, &size) {
 		f.reason = TooLarge
-		f.hint = "keep large data elsewhere and send a reference to it"
+		f.hint = sizeHint
+		if size.Part == partStored {
+			f.hint = "shorten them: each byte of a space, quotation mark, percent sign or character beyond ASCII is stored as three"
+		}
 	}
 	if errors.Is(err, event.ErrHopLimit) {
 		f.reason = HopLimit
@@ -96,7 +104,10 @@ func refuseStore(ctx context.Context, err error) *refusal {
 	f := &refusal{cause: err}
 	switch {
 	case errors.Is(err, stream.ErrTooLarge):
-		f.reason, f.detail = TooLarge, "The event or batch is larger than the store accepts. Nothing was stored."
+		f.reason, f.detail, f.hint = TooLarge, "The event or batch is larger than the store accepts. Nothing was stored.", sizeHint
+		if size := (*stream.SizeError)(nil); errors.As(err, &size) {
+			f.detail = fmt.Sprintf("The event takes %d bytes in the store, and %s is %d. Nothing was stored.", size.Size, size.What, size.Limit)
+		}
 	case errors.Is(err, stream.ErrBusy):
 		f.reason, f.detail = StoreBusy, "Too many events wait for the store. Nothing was stored: send it again."
 	case errors.Is(err, stream.ErrFull):
@@ -116,5 +127,5 @@ func refuseSize(what string, size int64, limit int) *refusal {
 	if size >= 0 {
 		detail = fmt.Sprintf("The %s has %d bytes, the limit is %d.", what, size, limit)
 	}
-	return &refusal{reason: TooLarge, detail: detail, hint: "keep large data elsewhere and send a reference to it"}
+	return &refusal{reason: TooLarge, detail: detail, hint: sizeHint}
 }
