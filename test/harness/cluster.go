@@ -1,0 +1,179 @@
+package harness
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Programs are the programs of a cluster, built once for all tests of a package. They are safe for concurrent use.
+type Programs struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+// Dir builds the programs if that was not done yet and returns the folder that they are in.
+func (p *Programs) Dir(t testing.TB) string {
+	t.Helper()
+	p.once.Do(func() {
+		if p.dir, p.err = os.MkdirTemp("", "millrace-programs-"); p.err != nil { //nolint:usetesting // outlives the test
+			return
+		}
+		//nolint:noctx // what is built serves other tests too
+		cmd := exec.Command("go", "build", "-o", p.dir+string(filepath.Separator),
+			"millrace.dev/cmd/broker-ingress", "millrace.dev/cmd/broker-filter", "github.com/nats-io/nats-server/v2")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			p.err = fmt.Errorf("build the programs: %w\n%s", err, out)
+		}
+	})
+	if p.err != nil {
+		t.Fatal(p.err)
+	}
+	return p.dir
+}
+
+// Remove deletes what was built. It belongs into TestMain.
+func (p *Programs) Remove() {
+	if p.dir != "" {
+		_ = os.RemoveAll(p.dir)
+	}
+}
+
+// Cluster is Millrace as separate processes around a real nats-server, all on this machine.
+type Cluster struct {
+	// NATS is the store, Ingress accepts events, Filters deliver them.
+	NATS    *Process
+	Ingress *Server
+	Filters []*Server
+
+	// Manifests is the file or folder that is served.
+	Manifests string
+
+	bin, dir         string
+	natsPort, listen int
+}
+
+// Server is a process with an admin port, at the URL Admin.
+type Server struct {
+	*Process
+	Admin string
+}
+
+// NewCluster returns a Cluster that serves the manifests, with nothing started yet. bin is the folder of the programs.
+func NewCluster(t testing.TB, bin, manifests string) *Cluster {
+	t.Helper()
+	return &Cluster{bin: bin, dir: t.TempDir(), Manifests: manifests, natsPort: FreePort(t), listen: FreePort(t)}
+}
+
+// StartAll starts NATS, the ingress and the given number of filters, and waits until they are ready.
+func (c *Cluster) StartAll(t testing.TB, filters int) {
+	t.Helper()
+	c.StartNATS(t)
+	c.StartIngress(t)
+	for range filters {
+		c.StartFilter(t)
+	}
+	c.WaitReady(t)
+}
+
+// WaitReady waits until the ingress and all filters say that they are ready.
+func (c *Cluster) WaitReady(t testing.TB) {
+	t.Helper()
+	for _, s := range append([]*Server{c.Ingress}, c.Filters...) {
+		WaitReady(t, s.Admin+"/readyz")
+	}
+}
+
+// StartNATS starts the store, at the same port and with the same data each time.
+func (c *Cluster) StartNATS(t testing.TB) {
+	t.Helper()
+	c.NATS = Start(t, filepath.Join(c.bin, "nats-server"),
+		"-js", "-a", "127.0.0.1", "-p", strconv.Itoa(c.natsPort), "-sd", filepath.Join(c.dir, "nats"))
+}
+
+// StartIngress starts the ingress, at the same port each time, and does not wait for it.
+func (c *Cluster) StartIngress(t testing.TB) {
+	t.Helper()
+	c.Ingress = c.start(t, "broker-ingress", "--listen", c.address(c.listen))
+}
+
+// StartFilter starts one more filter and does not wait for it.
+func (c *Cluster) StartFilter(t testing.TB) *Server {
+	t.Helper()
+	s := c.start(t, "broker-filter", "--allow-loopback")
+	c.Filters = append(c.Filters, s)
+	return s
+}
+
+func (c *Cluster) start(t testing.TB, program string, args ...string) *Server {
+	t.Helper()
+	admin := c.address(FreePort(t))
+	args = append(args, "-f", c.Manifests, "--nats-url", c.NATSURL(), "--admin", admin, "--log-level", "error")
+	return &Server{Process: Start(t, filepath.Join(c.bin, program), args...), Admin: "http://" + admin}
+}
+
+func (c *Cluster) address(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
+
+// NATSAddress is the host and port of the store.
+func (c *Cluster) NATSAddress() string { return c.address(c.natsPort) }
+
+// NATSURL is the address of the store as NATS clients write it.
+func (c *Cluster) NATSURL() string { return "nats://" + c.NATSAddress() }
+
+// URL is the address of the Broker of the given name in the namespace default.
+func (c *Cluster) URL(broker string) string {
+	return "http://" + c.address(c.listen) + "/default/" + broker
+}
+
+// RSS is the memory that the process has in RAM, in bytes. It skips the test where there is no /proc.
+func (p *Process) RSS(t testing.TB) int64 {
+	t.Helper()
+	for line := range strings.Lines(p.proc(t, "status")) {
+		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			kB, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return kB << 10
+		}
+	}
+	t.Fatalf("%s has no memory", p.Name)
+	return 0
+}
+
+// CPU is the processor time that the process has used. It skips the test where there is no /proc.
+func (p *Process) CPU(t testing.TB) time.Duration {
+	t.Helper()
+	const utime, stime = 11, 12 // fields after the program's name in parentheses
+	stat := p.proc(t, "stat")
+	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+	var ticks int64
+	for _, i := range []int{utime, stime} {
+		n, err := strconv.ParseInt(fields[i], 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * time.Second / 100 // USER_HZ is 100 on every Linux that Go runs on
+}
+
+func (p *Process) proc(t testing.TB, file string) string {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("needs /proc")
+	}
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
