@@ -32,7 +32,7 @@ func TestAnnouncedBodiesTakeNoRoom(t *testing.T) {
 	defer cancel()
 	for range idle {
 		body, writer := io.Pipe()
-		defer writer.Close()
+		t.Cleanup(func() { _ = writer.Close() })
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, body)
 		if err != nil {
 			t.Fatal(err)
