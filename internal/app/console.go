@@ -6,9 +6,11 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	eventingv1 "millrace.dev/api/eventing/v1"
 	"millrace.dev/internal/objects"
 )
 
@@ -82,9 +84,7 @@ func (c *console) print(m *model) {
 	for _, t := range m.orphans {
 		c.printTrigger(t)
 	}
-	for _, what := range slices.Sorted(maps.Keys(m.skipped)) {
-		fmt.Fprintf(c.out, "Passed over: %d %s\n", m.skipped[what], what)
-	}
+	c.printSkipped(m)
 	if len(m.brokers) > 0 && !c.helped {
 		c.printHelp(m.brokers[0])
 		c.helped = true
@@ -97,6 +97,17 @@ func (c *console) printTrigger(t triggerStatus) {
 		return
 	}
 	fmt.Fprintf(c.out, "Trigger %-32s Not ready  %s: %s\n", t.key, t.reason, t.message)
+}
+
+// printSkipped prints what the manifests hold that is not served, as there may be what somebody waits for.
+func (c *console) printSkipped(m *model) {
+	for _, what := range slices.Sorted(maps.Keys(m.skipped)) {
+		hint := ""
+		if strings.HasPrefix(what, "Broker of class ") {
+			hint = "; to have it served here annotate it " + eventingv1.BrokerClassAnnotation + ": " + eventingv1.BrokerClass
+		}
+		fmt.Fprintf(c.out, "Passed over: %d %s%s\n", m.skipped[what], what, hint)
+	}
 }
 
 // printHelp prints what to paste next.

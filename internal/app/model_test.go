@@ -125,9 +125,16 @@ apiVersion: eventing.knative.dev/v1
 kind: Trigger
 metadata: {name: slip}
 spec: {broker: bx, subscriber: {uri: http://s/}}
+---
+apiVersion: eventing.knative.dev/v1
+kind: Broker
+metadata: {name: other, annotations: {eventing.knative.dev/broker.class: Other}}
 `)
 	c.print(m)
-	for _, want := range []string{"http://127.0.0.1:", "default/slip", "there is no Broker default/bx", "curl -i"} {
+	for _, want := range []string{
+		"http://127.0.0.1:", "default/slip", "there is no Broker default/bx", "curl -i",
+		"1 Broker of class Other; to have it served here annotate it eventing.knative.dev/broker.class: Millrace",
+	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the first output lacks %q:\n%s", want, &out)
 		}
