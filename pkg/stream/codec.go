@@ -118,6 +118,7 @@ func decode(header nats.Header, data []byte) (*event.Event, error) {
 	if err := e.Validate(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
+	e.Sort() // the header is a map: without this the order would differ each time
 	restoreKinds(e, header.Get(kindsHeader))
 	return e, nil
 }

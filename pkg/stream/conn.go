@@ -63,6 +63,8 @@ type Conn struct {
 	// up mirrors the state of nc, whose own answer waits for a lock that is held while a connection is being opened or a
 	// write is stuck.
 	up atomic.Bool
+	// maxPayload is what the server said when it was connected last.
+	maxPayload atomic.Int64
 }
 
 // Dial connects to NATS. If no server can be reached yet it returns a connection that keeps trying; an error means that
@@ -78,7 +80,9 @@ func Dial(o ConnOptions) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to NATS at %s: %w", redact(o.URL), err)
 	}
-	c.up.Store(c.nc.IsConnected())
+	if c.nc.IsConnected() {
+		c.connected(c.nc)
+	}
 	// Every publish has a fate within this time; without the bound a future of a lost leader would wait for ever.
 	c.js, err = jetstream.New(c.nc, jetstream.WithPublishAsyncTimeout(ackTimeout), jetstream.WithPublishAsyncMaxPending(maxPendingAcks))
 	if err != nil {
@@ -101,7 +105,7 @@ func (c *Conn) natsOptions(o ConnOptions) ([]nats.Option, error) {
 		nats.ReconnectOnFlusherError(),
 		// Nothing is buffered while NATS is away: a producer is told at once, and no ack is thought sent that was not.
 		nats.ReconnectBufSize(-1),
-		nats.ConnectHandler(func(*nats.Conn) { c.up.Store(true) }),
+		nats.ConnectHandler(c.connected),
 		nats.ClosedHandler(func(*nats.Conn) { c.up.Store(false) }),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			c.up.Store(false)
@@ -110,7 +114,7 @@ func (c *Conn) natsOptions(o ConnOptions) ([]nats.Option, error) {
 			}
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
-			c.up.Store(true)
+			c.connected(nc)
 			c.log.Info("NATS connection restored", slog.String("server", nc.ConnectedUrlRedacted()))
 			o.OnReconnect()
 		}),
@@ -155,13 +159,14 @@ func redact(raw string) string {
 // Connected reports whether the connection is up at this moment.
 func (c *Conn) Connected() bool { return c.up.Load() }
 
-// MaxPayload is the largest message, headers included, that the connected server takes, in bytes; 0 while not connected.
-func (c *Conn) MaxPayload() int64 {
-	if !c.Connected() {
-		return 0
-	}
-	return c.nc.MaxPayload()
+func (c *Conn) connected(nc *nats.Conn) {
+	c.maxPayload.Store(nc.MaxPayload())
+	c.up.Store(true)
 }
+
+// MaxPayload is the largest message, headers included, that the server takes, in bytes, as it said when it was connected
+// last; 0 before that.
+func (c *Conn) MaxPayload() int64 { return c.maxPayload.Load() }
 
 // WaitConnected waits until the connection is up or ctx ends.
 func (c *Conn) WaitConnected(ctx context.Context) error {

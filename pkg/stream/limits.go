@@ -51,6 +51,9 @@ type Limits struct {
 // StoredBytes is the most that an event with the given number of bytes of data takes in the store.
 func StoredBytes(data int) int32 { return int32(data) + 64<<10 }
 
+// RequiredPayload is the max_payload that the NATS server must have for events up to the limit, in bytes.
+func RequiredPayload(l Limits) int64 { return int64(l.WithDefaults().MaxEventBytes) + retryRoom }
+
 // WithDefaults returns the limits with no field left zero but MaxMessages.
 func (l Limits) WithDefaults() Limits {
 	setDefault(&l.MaxBytes, 1<<30)
@@ -83,6 +86,21 @@ func (c *Conn) Ensure(ctx context.Context, n *Names, l Limits) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Exist reports whether all streams of the Broker are there, whatever their settings. An error matches [ErrUnavailable]:
+// the server could not be asked.
+func (c *Conn) Exist(ctx context.Context, n *Names) (bool, error) {
+	for _, name := range []string{n.Events, n.Retries, n.Parked} {
+		_, err := c.js.Stream(ctx, name)
+		switch {
+		case errors.Is(err, jetstream.ErrStreamNotFound):
+			return false, nil
+		case err != nil:
+			return false, fmt.Errorf("look up stream %s: %w: %w", name, ErrUnavailable, err)
+		}
+	}
+	return true, nil
 }
 
 func (c *Conn) ensureStream(ctx context.Context, want jetstream.StreamConfig) error {

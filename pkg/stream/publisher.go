@@ -11,6 +11,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
+
+	"millrace.dev/pkg/event"
 )
 
 const (
@@ -77,8 +79,8 @@ func (p *Publisher) PendingBytes() int64 { return p.pending.Load() }
 // confirmed them. Its errors match [ErrFull], [ErrUnavailable], [ErrBusy] or [ErrTooLarge].
 func (p *Publisher) Publish(ctx context.Context, to *Names, msgs ...Message) error {
 	for i := range msgs {
-		if n := HeaderBytes(msgs[i].Event); n > MaxHeaderBytes {
-			return &SizeError{What: "the limit of attributes as stored", Size: int64(n), Limit: MaxHeaderBytes}
+		if err := p.checkSize(msgs[i].Event); err != nil {
+			return err
 		}
 	}
 	switch len(msgs) {
@@ -89,6 +91,19 @@ func (p *Publisher) Publish(ctx context.Context, to *Names, msgs ...Message) err
 	default:
 		return p.putBatch(ctx, to.EventSubject, msgs)
 	}
+}
+
+// checkSize refuses what could be stored, but not be stored again for a retry, with the progress of the delivery beside it.
+func (p *Publisher) checkSize(e *event.Event) error {
+	header := HeaderBytes(e)
+	if header > MaxHeaderBytes {
+		return &SizeError{What: "the limit of attributes as stored", Size: int64(header), Limit: MaxHeaderBytes}
+	}
+	size := int64(header + len(e.Data))
+	if limit := p.conn.MaxPayload() - retryRoom; limit > 0 && size > limit {
+		return &SizeError{What: "max_payload of the NATS server, less what a retry needs,", Size: size, Limit: limit}
+	}
+	return nil
 }
 
 // PublishRetry stores the delivery of m to the Trigger with the given UID for a later attempt: once at.Due has passed, or
