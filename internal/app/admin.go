@@ -2,6 +2,7 @@ package app
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"sync/atomic"
 
@@ -16,7 +17,9 @@ type check struct {
 
 // admin serves /healthz, /readyz and /metrics, and the admin API where there is one.
 type admin struct {
-	checks   []check
+	checks []check
+	// remarks, if set, are what people should know although it is no reason not to be ready.
+	remarks  func() map[string]string
 	metrics  http.Handler
 	api      http.Handler // nil if not served
 	stopping atomic.Bool
@@ -40,6 +43,9 @@ func (a *admin) ready(w http.ResponseWriter) {
 	code, answer := http.StatusOK, map[string]string{"status": "ready"}
 	if a.stopping.Load() {
 		code, answer = http.StatusServiceUnavailable, map[string]string{"status": "stopping"}
+	}
+	if a.remarks != nil {
+		maps.Copy(answer, a.remarks())
 	}
 	for _, c := range a.checks {
 		if err := c.ok(); err != nil {

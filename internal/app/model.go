@@ -40,6 +40,7 @@ type model struct {
 // brokerModel is one Broker with its Triggers.
 type brokerModel struct {
 	names    *stream.Names
+	limits   stream.Limits
 	object   *eventingv1.Broker
 	ingress  *broker.Broker
 	dispatch *dispatch.Broker
@@ -73,12 +74,13 @@ func (m *model) dispatch() []*dispatch.Broker {
 	return brokers
 }
 
-func (m *model) names() []*stream.Names {
-	names := make([]*stream.Names, len(m.brokers))
+// streams are what the store is to hold.
+func (m *model) streams() []brokerStreams {
+	streams := make([]brokerStreams, len(m.brokers))
 	for i, b := range m.brokers {
-		names[i] = b.names
+		streams[i] = brokerStreams{b.names, b.limits}
 	}
-	return names
+	return streams
 }
 
 // notInEffect are the Triggers that get no events.
@@ -97,6 +99,7 @@ func (m *model) notInEffect() []triggerStatus {
 // builder turns sets of objects into models. It keeps what it compiled, so that a change of one Trigger among thousands
 // costs the compilation of one. It is not safe for concurrent use.
 type builder struct {
+	defaults LimitDefaults
 	compiler *trigger.Compiler
 	compiled map[string]compiledTrigger // by UID
 }
@@ -107,12 +110,12 @@ type compiledTrigger struct {
 	errs       field.ErrorList
 }
 
-func newBuilder() (*builder, error) {
+func newBuilder(defaults LimitDefaults) (*builder, error) {
 	c, err := trigger.NewCompiler()
 	if err != nil {
 		return nil, fmt.Errorf("prepare filters: %w", err)
 	}
-	return &builder{compiler: c, compiled: map[string]compiledTrigger{}}, nil
+	return &builder{defaults: defaults, compiler: c, compiled: map[string]compiledTrigger{}}, nil
 }
 
 // build does no I/O.
@@ -120,7 +123,7 @@ func (b *builder) build(set *objects.Set) *model {
 	m := &model{problems: slices.Clone(set.Problems), skipped: set.Skipped}
 	byKey := map[string]*brokerModel{}
 	for _, o := range set.Brokers {
-		bm := newBrokerModel(o)
+		bm := newBrokerModel(o, b.defaults)
 		m.brokers = append(m.brokers, bm)
 		byKey[bm.key()] = bm
 	}
@@ -140,13 +143,15 @@ func (b *builder) build(set *objects.Set) *model {
 	return m
 }
 
-func newBrokerModel(o *eventingv1.Broker) *brokerModel {
+func newBrokerModel(o *eventingv1.Broker, defaults LimitDefaults) *brokerModel {
 	n := stream.NewNames(o.Namespace, o.Name, string(o.UID))
 	dedup, _ := strconv.ParseBool(o.Annotations[eventingv1.DeduplicateAnnotation])
+	limits, eventBytes := defaults.resolve(o)
 	return &brokerModel{
 		names:    n,
+		limits:   limits,
 		object:   o,
-		ingress:  &broker.Broker{Names: n, Deduplicate: dedup},
+		ingress:  &broker.Broker{Names: n, Deduplicate: dedup, MaxEventBytes: eventBytes},
 		dispatch: &dispatch.Broker{Names: n, Held: map[string]bool{}},
 	}
 }

@@ -24,7 +24,7 @@ func buildModel(t *testing.T, manifests string) *model {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := newBuilder()
+	b, err := newBuilder(LimitDefaults{}.withDefaults())
 	if err != nil {
 		t.Fatal(err)
 	}

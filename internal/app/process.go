@@ -40,6 +40,12 @@ type Options struct {
 	// wins. See [delivery.Options].
 	AllowAddresses []netip.Prefix
 	DenyAddresses  []delivery.Target
+	// Defaults are the limits of Brokers that set none of their own.
+	Defaults LimitDefaults
+	// Sweep has streams deleted, with the events in them, whose Broker has been gone for SweepGrace, which is
+	// [DefaultSweepGrace] unless set. Nothing is deleted while a manifest has a mistake.
+	Sweep      bool
+	SweepGrace time.Duration
 	// DrainTimeout bounds how long a stopping process finishes what is under way; default [DefaultDrainTimeout].
 	DrainTimeout time.Duration
 	// Logger; default slog.Default().
@@ -53,6 +59,13 @@ func (o Options) withDefaults() Options {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	if o.SweepGrace <= 0 {
+		o.SweepGrace = DefaultSweepGrace
+	}
+	if !o.Sweep {
+		o.SweepGrace = 0
+	}
+	o.Defaults = o.Defaults.withDefaults()
 	o.NATS.Logger = o.Logger
 	return o
 }
@@ -90,16 +103,21 @@ func newProcess(ctx context.Context, o Options, with parts) (_ *process, err err
 			p.closeQuietly(ctx)
 		}
 	}()
-	if p.builder, err = newBuilder(); err != nil {
+	if err = o.Defaults.validate(); err != nil {
+		return nil, err
+	}
+	if p.builder, err = newBuilder(o.Defaults); err != nil {
 		return nil, err
 	}
 	if p.metrics, err = telemetry.New(); err != nil {
 		return nil, err
 	}
+	p.provision = newProvisioner(o.Logger, o.SweepGrace)
+	o.NATS.OnReconnect = p.provision.recheck
 	if p.conn, err = stream.Dial(o.NATS); err != nil {
 		return nil, err
 	}
-	p.provision = newProvisioner(p.conn, o.Logger)
+	p.provision.conn = p.conn
 	if with.ingress {
 		if p.ingress, err = newIngress(ctx, p.conn, o.Listen, o.Logger); err != nil {
 			return nil, err
@@ -115,7 +133,7 @@ func newProcess(ctx context.Context, o Options, with parts) (_ *process, err err
 }
 
 func (p *process) openAdmin(ctx context.Context) error {
-	p.admin = &admin{checks: p.checks(), metrics: p.metrics.Handler()}
+	p.admin = &admin{checks: p.checks(), remarks: p.provision.faults, metrics: p.metrics.Handler()}
 	if p.parked != nil {
 		p.admin.api = p.parked
 	}
@@ -135,7 +153,7 @@ func (p *process) checks() []check {
 			return errors.New("not connected to NATS; reconnecting")
 		}
 		return nil
-	}}}
+	}}, {"streams", p.provision.check}}
 	if p.ingress != nil {
 		checks = append(checks, check{"ingress", p.ingress.ready})
 	}
@@ -177,7 +195,7 @@ func (p *process) run(ctx context.Context, source objects.Source) error {
 func (p *process) apply(set *objects.Set) {
 	m := p.builder.build(set)
 	p.tell(m.problems)
-	p.provision.apply(m.names())
+	p.provision.apply(m.streams(), len(m.problems) == 0)
 	if p.filter != nil {
 		p.filter.apply(m)
 		p.parked.apply(set, m) // after the filter: it must know a Trigger before events are redriven to it

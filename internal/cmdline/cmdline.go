@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	eventingv1 "millrace.dev/api/eventing/v1"
 	"millrace.dev/internal/app"
 	"millrace.dev/internal/version"
 	"millrace.dev/pkg/delivery"
@@ -39,6 +40,13 @@ func (f *Flags) BindProcess(fs *pflag.FlagSet) {
 	fs.StringToStringVar(&f.Services, "service", nil, "address of a Service that Triggers refer to, as namespace/name=URL; repeatable")
 	fs.StringVar(&f.Admin, "admin", "127.0.0.1:8081", "address of /healthz, /readyz and /metrics; port 0 takes a free one")
 	fs.DurationVar(&f.DrainTimeout, "drain-timeout", app.DefaultDrainTimeout, "how long to finish what is under way when told to stop")
+	fs.BoolVar(&f.Sweep, "sweep", false, "delete streams, with the events in them, whose Broker has been gone from the manifests for --sweep-grace")
+	fs.DurationVar(&f.SweepGrace, "sweep-grace", app.DefaultSweepGrace, "how long a Broker must have been gone before --sweep deletes its streams")
+	fs.Var(newByteSize(&f.Defaults.MaxBytes, app.DefaultMaxBytes, eventingv1.MinStoreBytes, 0), "default-max-bytes",
+		"bytes of unsettled events a Broker may store, unless it has the annotation "+eventingv1.MaxBytesAnnotation)
+	fs.Var(newByteSize(&f.Defaults.MaxEventBytes, app.DefaultMaxEventBytes, eventingv1.MinEventBytes, eventingv1.MaxEventBytes), "default-max-event-bytes",
+		"bytes of data an event may have, unless its Broker has the annotation "+eventingv1.MaxEventBytesAnnotation)
+	fs.IntVar(&f.Defaults.Replicas, "stream-replicas", 1, "NATS servers that keep a copy of a Broker's events (1, 3 or 5), unless it has the annotation "+eventingv1.ReplicasAnnotation)
 	fs.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	fs.StringVar(&f.logFormat, "log-format", "text", "text or json")
 }
