@@ -65,6 +65,7 @@ type job struct {
 	origin   string // names the stored message it came from, to make writes that follow from it idempotent
 	progress stream.Progress
 	settle   *settlement
+	pins     bool // it keeps an accepted event unsettled, not one of the retry stream
 }
 
 func (j *job) size() int { return sizeOf(j.event) }
@@ -148,8 +149,13 @@ func note(p *stream.Progress, to *url.URL, result delivery.Result) {
 }
 
 func (r *runner) logAttempt(j *job, result delivery.Result, d delivery.Decision) {
-	r.log.Warn("delivery attempt failed",
+	to := "subscriber"
+	if j.to.sink == nil {
+		to = "dead letter sink"
+	}
+	attrs := []slog.Attr{
 		slog.String("trigger", j.to.name),
+		slog.String("to", to),
 		slog.String("event_id", j.event.Value(event.ID)),
 		slog.String("event_type", j.event.Value(event.Type)),
 		slog.Int("attempt", j.progress.Attempt),
@@ -158,7 +164,11 @@ func (r *runner) logAttempt(j *job, result delivery.Result, d delivery.Decision)
 		slog.String("action", d.Action.String()),
 		slog.Duration("retry_in", d.Delay),
 		slog.Duration("duration", result.Duration),
-		slog.Any("error", result.Err))
+	}
+	if result.Err != nil {
+		attrs = append(attrs, slog.Any("error", result.Err))
+	}
+	r.log.LogAttrs(r.base, slog.LevelWarn, "delivery attempt failed", attrs...)
 }
 
 // storeReply admits a reply like any other event and stores it. A reply that has passed too many hops is dropped: storing
@@ -206,7 +216,7 @@ func (r *runner) giveUp(j job, result delivery.Result) {
 		URL: j.to.Subscriber, Result: result, Attempts: j.progress.Attempt, Trigger: j.to.name,
 	})
 	j.to, j.progress.DeadLetter, j.progress.Attempt = j.to.sink, true, 0
-	if !j.to.lane.offer(j, r.run) {
+	if !j.to.lane.offer(j, r.maxPinned(r.view.Load()), r.run) {
 		r.postpone(j, 0)
 	}
 }

@@ -96,7 +96,7 @@ func DecodeBinary(h http.Header, body []byte) (*Event, error) {
 			return nil, err
 		}
 	}
-	slices.SortFunc(e.Attributes, compareAttributes)
+	e.Sort()
 	if !e.hasHeaders() {
 		return nil, invalid(SpecVersion, "is missing, and so are all other ce- headers",
 			`send the attributes as headers such as "ce-specversion: 1.0", or all of the event as JSON with "Content-Type: `+ContentTypeJSON+`"`)
@@ -169,6 +169,10 @@ func (e *Event) addHeader(name string, values []string) error {
 	e.Attributes = append(e.Attributes, a)
 	return nil
 }
+
+// Sort puts the attributes into the order in which people expect to read them: the required ones, the other context
+// attributes, and the extensions by name.
+func (e *Event) Sort() { slices.SortFunc(e.Attributes, compareAttributes) }
 
 func compareAttributes(a, b Attribute) int {
 	if d := rank(a.Name) - rank(b.Name); d != 0 {
