@@ -16,6 +16,10 @@ import (
 // default is [DefaultPolicy]'s BackoffMax, five minutes.
 const BackoffMaxAnnotation = "millrace.dev/backoff-max"
 
+// BacklogMaxAgeAnnotation on a Trigger or a Broker is how long an event may wait for a subscriber that is down before it
+// is given up, as an ISO 8601 duration. The default is to wait for ever.
+const BacklogMaxAgeAnnotation = "millrace.dev/backlog-max-age"
+
 // longest is what every duration is bounded by, so that sums and products of durations cannot overflow.
 const longest = 10 * 365 * 24 * time.Hour
 
@@ -71,6 +75,9 @@ type Policy struct {
 	// RetryAfterMax is the longest Retry-After of an answer that is honored; a longer one counts as this long. Zero
 	// ignores Retry-After, as PT0S and an absent field do in the API.
 	RetryAfterMax time.Duration
+	// BacklogMaxAge is how long an event may wait for a subscriber that is down, from its first attempt or from when it
+	// first had to wait, before it is given up without a further attempt. Zero means for ever.
+	BacklogMaxAge time.Duration
 	// Format is the content mode of deliveries.
 	Format Format
 }
@@ -109,8 +116,8 @@ func ResolvePolicy(trigger, broker *eventingv1.DeliverySpec, annotations ...map[
 // Resolve returns the policy of a Trigger with the given delivery, of a Broker with the given delivery; either may be
 // nil. A field that the effective delivery (see [EffectiveSpec]) leaves unset has the value it has in p, the defaults.
 //
-// annotations are those of the objects, the Trigger's before the Broker's: the first that has [BackoffMaxAnnotation]
-// decides.
+// annotations are those of the objects, the Trigger's before the Broker's: of [BackoffMaxAnnotation] and
+// [BacklogMaxAgeAnnotation] each, the first object that has it decides.
 //
 // The errors name each field whose value cannot be used, relative to the object it stands in; for such a field, too, the
 // policy returned has the default.
@@ -172,18 +179,24 @@ func (r *resolver) format(p *Policy, f *eventingv1.FormatType) {
 }
 
 func (r *resolver) annotations(p *Policy, annotations []map[string]string) {
+	r.annotation(&p.BackoffMax, BackoffMaxAnnotation, annotations)
+	r.annotation(&p.BacklogMaxAge, BacklogMaxAgeAnnotation, annotations)
+}
+
+// annotation reads the duration of the first object that has it.
+func (r *resolver) annotation(to *time.Duration, name string, annotations []map[string]string) {
 	for _, a := range annotations {
-		text, ok := a[BackoffMaxAnnotation]
+		text, ok := a[name]
 		if !ok {
 			continue
 		}
 		d, err := parseDuration(text, time.Nanosecond)
 		if err != nil {
-			path := field.NewPath("metadata", "annotations").Key(BackoffMaxAnnotation)
+			path := field.NewPath("metadata", "annotations").Key(name)
 			r.errs = append(r.errs, field.Invalid(path, text, err.Error()))
 			return
 		}
-		p.BackoffMax = d
+		*to = d
 		return
 	}
 }

@@ -57,8 +57,9 @@ func TestResolvePolicy(t *testing.T) {
 				Retry: new(int32(5)), Timeout: new("PT2M"), BackoffPolicy: new(eventingv1.BackoffLinear),
 				BackoffDelay: new("PT1.5S"), RetryAfterMax: new("PT1H"), Format: new(eventingv1.FormatJSON),
 			},
-			annotations: []map[string]string{nil, backoffMax("PT10M")},
+			annotations: []map[string]string{{BacklogMaxAgeAnnotation: "P2D"}, backoffMax("PT10M")},
 			want: Policy{
+				BacklogMaxAge: 48 * time.Hour,
 				Retries: 5, Timeout: 2 * time.Minute, Backoff: Linear, BackoffDelay: 1500 * time.Millisecond,
 				BackoffMax: 10 * time.Minute, RetryAfterMax: time.Hour, Format: Structured,
 			},

@@ -25,6 +25,7 @@ const (
 	deadLetter    = "dead-letter"
 	dueHeader     = "Millrace-Due"
 	firstHeader   = "Millrace-First-Attempt"
+	sinceHeader   = "Millrace-Waiting-Since"
 	causeHeader   = "Millrace-Cause"
 	codeHeader    = "Millrace-Code"
 	targetHeader  = "Millrace-Destination"
@@ -156,6 +157,8 @@ type Progress struct {
 	Due time.Time
 	// First is when the first attempt was made; zero if none was.
 	First time.Time
+	// Since is when the delivery first had to wait in the store, to the millisecond; zero if it never had to.
+	Since time.Time
 	// Code is the HTTP status of the last attempt, 0 if there was no answer.
 	Code int
 	// Cause says in a few words why the last attempt failed.
@@ -174,6 +177,7 @@ func setProgress(header nats.Header, p Progress) {
 	}
 	setTime(header, dueHeader, p.Due)
 	setTime(header, firstHeader, p.First)
+	setTime(header, sinceHeader, p.Since)
 	if p.Code != 0 {
 		header[codeHeader] = []string{strconv.Itoa(p.Code)}
 	}
@@ -218,6 +222,7 @@ func progressOf(header nats.Header) Progress {
 		Attempt:     int(max(0, number(attemptHeader))),
 		Due:         moment(dueHeader),
 		First:       moment(firstHeader),
+		Since:       moment(sinceHeader),
 		Code:        int(number(codeHeader)),
 		Cause:       header.Get(causeHeader),
 		Destination: header.Get(targetHeader),

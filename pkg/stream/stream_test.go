@@ -279,7 +279,7 @@ func TestProgressTravelsWithTheEvent(t *testing.T) {
 	p := stream.NewPublisher(c, 0)
 	now := time.UnixMilli(time.Now().UnixMilli())
 	want := stream.Progress{
-		Attempt: 3, Due: now.Add(time.Minute), First: now, Code: 503, DeadLetter: true,
+		Attempt: 3, Due: now.Add(time.Minute), First: now, Since: now.Add(-time.Hour), Code: 503, DeadLetter: true,
 		Cause: "busy: try again later", Destination: "http://sub.example/",
 	}
 	if err := p.PublishRetry(t.Context(), n, "uid-1", stream.Message{Event: newEvent("a", nil)}, want); err != nil {
