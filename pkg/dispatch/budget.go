@@ -2,10 +2,12 @@ package dispatch
 
 import (
 	"context"
+	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
 
 	"millrace.dev/pkg/event"
+	"millrace.dev/pkg/stream"
 )
 
 const (
@@ -20,6 +22,7 @@ const (
 type budget struct {
 	limit int64
 	room  *semaphore.Weighted
+	taken atomic.Int64
 }
 
 func newBudget(bytes int64) *budget {
@@ -28,20 +31,38 @@ func newBudget(bytes int64) *budget {
 
 // take waits for room for the event; false says that ctx ended first.
 func (b *budget) take(ctx context.Context, e *event.Event) bool {
-	return b.room.Acquire(ctx, b.share(e)) == nil
+	if b.room.Acquire(ctx, b.share(e)) != nil {
+		return false
+	}
+	b.taken.Add(b.share(e))
+	return true
 }
 
 // give returns the room of the event.
-func (b *budget) give(e *event.Event) { b.room.Release(b.share(e)) }
+func (b *budget) give(e *event.Event) {
+	b.taken.Add(-b.share(e))
+	b.room.Release(b.share(e))
+}
+
+// used is the part of the budget that is taken, from 0 to 1.
+func (b *budget) used() float64 { return float64(b.taken.Load()) / float64(b.limit) }
 
 // share is the room for an event. One that is larger than the whole budget takes all of it.
 func (b *budget) share(e *event.Event) int64 { return min(int64(sizeOf(e)), b.limit) }
 
 func sizeOf(e *event.Event) int { return len(e.Data) + e.AttributeBytes() }
 
-// budgets are those of a process.
-type budgets struct{ events, delayed, backlog *budget }
+// budgets are those of a process. Each class of delay has one of its own: an event that waits for minutes must not keep
+// one from being taken up that is due in a second.
+type budgets struct {
+	events, backlog *budget
+	delayed         [stream.DelayClasses]*budget
+}
 
 func newBudgets(bytes int64) *budgets {
-	return &budgets{events: newBudget(bytes), delayed: newBudget(bytes / sideShare), backlog: newBudget(bytes / sideShare)}
+	b := &budgets{events: newBudget(bytes), backlog: newBudget(bytes / sideShare)}
+	for class := range b.delayed {
+		b.delayed[class] = newBudget(bytes / sideShare / stream.DelayClasses)
+	}
+	return b
 }

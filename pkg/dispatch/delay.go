@@ -15,6 +15,7 @@ import (
 type delayClass struct {
 	t        *retrier
 	consumer *stream.Consumption
+	budget   *budget
 
 	mu      sync.Mutex
 	held    map[*stream.Delivery]heldDelivery
@@ -29,7 +30,7 @@ func (t *retrier) serveClass(ctx context.Context, class int) {
 	if t.classes[class] != nil || t.stopping {
 		return
 	}
-	c := &delayClass{t: t, held: map[*stream.Delivery]heldDelivery{}}
+	c := &delayClass{t: t, held: map[*stream.Delivery]heldDelivery{}, budget: t.r.opts.budgets.delayed[class]}
 	var err error
 	c.consumer, err = t.r.opts.Conn.Consume(ctx, stream.ConsumeOptions{
 		Stream: t.r.names.Retries, Name: "delay-" + strconv.Itoa(class), FilterSubject: t.r.names.DelayPrefix(class) + "*",
@@ -50,7 +51,7 @@ type heldDelivery struct {
 
 // hold keeps a delivery until it is due.
 func (c *delayClass) hold(d *stream.Delivery) {
-	s := newSettlement(c.t.r.base, d, 1, c.t.r.opts.budgets.delayed)
+	s := newSettlement(c.t.r.base, d, 1, c.budget)
 	if s == nil {
 		return
 	}
@@ -69,7 +70,7 @@ func (c *delayClass) hold(d *stream.Delivery) {
 func (c *delayClass) due(d *stream.Delivery, s *settlement) {
 	c.mu.Lock()
 	delete(c.held, d)
-	direct := c.direct < maxDelayed/2
+	direct := c.direct < maxDirect && c.budget.used() <= plenty
 	c.mu.Unlock()
 	v := c.t.r.view.Load()
 	rt := v.byKey[d.Key()]

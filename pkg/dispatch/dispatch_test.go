@@ -34,6 +34,7 @@ type fixture struct {
 	publisher  *stream.Publisher
 	dispatcher *dispatch.Dispatcher
 	compiler   *trigger.Compiler
+	data       []byte // of the events published; nil for a line that names the id
 }
 
 func newFixture(t testing.TB) *fixture {
@@ -108,7 +109,10 @@ func mustURL(t testing.TB, raw string) *url.URL {
 func (f *fixture) publish(eventType string, ids ...string) {
 	f.t.Helper()
 	for _, id := range ids {
-		e := &event.Event{Data: []byte("data of " + id)}
+		e := &event.Event{Data: f.data}
+		if e.Data == nil {
+			e.Data = []byte("data of " + id)
+		}
 		e.Set(event.SpecVersion, "1.0", event.String)
 		e.Set(event.ID, id, event.String)
 		e.Set(event.Source, "/test", event.String)

@@ -33,6 +33,7 @@ type lane struct {
 	width       float64 // 1 … max
 	slowedAt    time.Time
 	active      int
+	pinned      int // active and queued jobs that keep an accepted event unsettled
 	queue       []queued
 	queuedBytes int
 	behind      bool // a backlog waits, which is to get its share of the places
@@ -63,10 +64,23 @@ func (l *lane) setBehind(behind bool) {
 }
 
 // offer starts the job or queues it; false says that it is to wait in the store. run is called in a goroutine of its own
-// that goes on with queued jobs as long as there are any.
-func (l *lane) offer(j job, run func(job)) bool {
+// that goes on with queued jobs as long as there are any. maxPinned bounds the jobs of the lane that pin an accepted event.
+func (l *lane) offer(j job, maxPinned int, run func(job)) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if j.pins && l.pinned >= maxPinned {
+		return false
+	}
+	if !l.take(j, run) {
+		return false
+	}
+	if j.pins {
+		l.pinned++
+	}
+	return true
+}
+
+func (l *lane) take(j job, run func(job)) bool {
 	if l.active < l.share() && l.gate.admit(time.Now()) {
 		l.active++
 		go l.work(j, run)
@@ -103,8 +117,8 @@ func (l *lane) start(j job, run func(job)) bool {
 }
 
 // acquire takes up to n places for events of the backlog and returns how many it got, and whether it is worth waiting
-// for more: a closed gate is not.
-func (l *lane) acquire(n int) (got int, open bool) {
+// for more: a closed gate is not. frugal gives a place only to a lane with nothing under way.
+func (l *lane) acquire(n int, frugal bool) (got int, open bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.gate.closed {
@@ -114,7 +128,11 @@ func (l *lane) acquire(n int) (got int, open bool) {
 		l.active++
 		return 1, true
 	}
-	got = max(0, min(n, int(l.width)-l.active-len(l.queue)))
+	width := int(l.width)
+	if frugal {
+		width = 1
+	}
+	got = max(0, min(n, width-l.active-len(l.queue)))
 	l.active += got
 	return got, true
 }
@@ -135,15 +153,16 @@ func (l *lane) release(n int) {
 func (l *lane) run(j job, run func(job)) { go l.work(j, run) }
 
 func (l *lane) work(j job, run func(job)) {
-	for ok := true; ok; j, ok = l.next() {
+	for ok := true; ok; j, ok = l.next(j) {
 		run(j)
 	}
 }
 
-// next takes the oldest queued job, or gives the place in the lane up.
-func (l *lane) next() (job, bool) {
+// next takes the oldest queued job after one is done, or gives the place in the lane up.
+func (l *lane) next(done job) (job, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.unpin(done)
 	if len(l.queue) == 0 || l.active > int(l.width) || l.gate.closed {
 		l.active--
 		l.signal()
@@ -167,9 +186,17 @@ func (l *lane) overdue(now time.Time) []job {
 	defer l.mu.Unlock()
 	var old []job
 	for len(l.queue) > 0 && (l.gate.closed || now.Sub(l.queue[0].since) > maxQueueAge) {
-		old = append(old, l.pop())
+		j := l.pop()
+		l.unpin(j)
+		old = append(old, j)
 	}
 	return old
+}
+
+func (l *lane) unpin(j job) {
+	if j.pins {
+		l.pinned--
+	}
 }
 
 func (l *lane) signal() {

@@ -28,8 +28,10 @@ const (
 	drainBatch = 64
 	// consumerIdle is how long the store keeps a consumer that nobody uses.
 	consumerIdle = 5 * time.Second
-	// maxDelayed bounds the deliveries of one class of delay that are held until they are due. Half of them may be under way.
+	// maxDelayed bounds the deliveries of one class of delay that are held until they are due, over all processes.
 	maxDelayed = 512
+	// maxDirect of them may be under way in one process: a subscriber that does not answer holds them as long as it likes.
+	maxDirect = maxDelayed / 16
 	// roomPoll is how long a drain waits for a place in its lane before it looks again.
 	roomPoll = 50 * time.Millisecond
 )
@@ -204,7 +206,7 @@ func (t *retrier) scan(ctx context.Context) {
 
 // begin drains the backlog in the background, if its lane has a place for at least one event. The caller holds mu.
 func (t *retrier) begin(ctx context.Context, b *backlog, rt *route) {
-	places, open := rt.lane.acquire(1)
+	places, open := rt.lane.acquire(1, t.frugal())
 	if places == 0 || !open {
 		return
 	}
@@ -291,7 +293,7 @@ func (t *retrier) morePlaces(ctx context.Context, rt *route, begun time.Time) in
 		if turnOver || ctx.Err() != nil {
 			return 0
 		}
-		places, open := rt.lane.acquire(drainBatch)
+		places, open := rt.lane.acquire(drainBatch, t.frugal())
 		if places > 0 || !open {
 			return places
 		}
@@ -302,6 +304,9 @@ func (t *retrier) morePlaces(ctx context.Context, rt *route, begun time.Time) in
 		}
 	}
 }
+
+// frugal says that memory for events of backlogs is scarce, so that each Trigger gets one at a time.
+func (t *retrier) frugal() bool { return t.r.opts.budgets.backlog.used() > plenty }
 
 // runBacklogged uses a place in the lane for a delivery of the backlog.
 func (t *retrier) runBacklogged(rt *route, d *stream.Delivery) {

@@ -1,8 +1,10 @@
 package dispatch
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +20,11 @@ const (
 	// maxRematches is how often an event is matched again whose evaluation ran out of time, rematchDelay the pause before.
 	maxRematches = 3
 	rematchDelay = 100 * time.Millisecond
+	// ourShare is one over the part of MaxAckPending that events under way in this process take at most, so that several
+	// processes together leave room for events that settle quickly.
+	ourShare = 4
+	// plenty and scarce are the parts used of what is shared at which Triggers get less of it.
+	plenty, scarce = 0.5, 0.75
 	// deadLetterSuffix makes of a Trigger's UID the key under which its dead letters wait for their sink.
 	deadLetterSuffix = "_dl"
 )
@@ -48,6 +55,8 @@ type runner struct {
 	view      atomic.Pointer[view]
 	consuming atomic.Bool
 
+	// unsettled counts the accepted events under way in this process.
+	unsettled              atomic.Int64
 	celErrors, cesqlErrors atomic.Uint64
 
 	mu      sync.Mutex
@@ -190,16 +199,41 @@ func (r *runner) onEvent(d *stream.Delivery) {
 	if s == nil {
 		return
 	}
+	r.unsettled.Add(1)
+	s.after = func() { r.unsettled.Add(-1) }
+	maxPinned := r.maxPinned(v)
 	origin := "e" + formatSequence(d.Sequence())
 	for _, t := range r.matches {
 		t.counts.matched.Add(1)
-		r.offer(job{to: t, event: d.Event, origin: origin, settle: s})
+		r.offer(job{to: t, event: d.Event, origin: origin, settle: s, pins: true}, maxPinned)
+	}
+}
+
+// maxPinned is how many accepted events each lane may keep unsettled now.
+func (r *runner) maxPinned(v *view) int {
+	most := max(1, cmp.Or(r.opts.MaxAckPending, stream.DefaultMaxAckPending)/ourShare)
+	used := max(float64(r.unsettled.Load())/float64(most), r.opts.budgets.events.used())
+	return pinLimit(used, most, len(v.byKey)/2)
+}
+
+// pinLimit says how many unsettled events a lane may keep, given how much is used of what all of them may. The store hands
+// out only so many at a time, and memory holds only so many bytes: if subscribers that do not answer held it all, no other
+// Trigger would get any. So once half is used each Trigger has its part of a quarter, and once that is used up too
+// everything goes by way of the backlogs, which each Trigger has of its own.
+func pinLimit(used float64, most, triggers int) int {
+	switch {
+	case used <= plenty:
+		return math.MaxInt
+	case used <= scarce:
+		return max(1, most/4/max(1, triggers))
+	default:
+		return 0
 	}
 }
 
 // offer gives a job to its lane, or to the backlog if the lane has no room for it.
-func (r *runner) offer(j job) {
-	if j.to.lane.offer(j, r.run) {
+func (r *runner) offer(j job, maxPinned int) {
+	if j.to.lane.offer(j, maxPinned, r.run) {
 		return
 	}
 	j.to.counts.overflowed.Add(1)
