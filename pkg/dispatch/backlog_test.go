@@ -212,3 +212,38 @@ func TestDeletedConsumersAreMadeAgain(t *testing.T) {
 		t.Errorf("b was tried %d times, want 2", got)
 	}
 }
+
+// Events that wait too long for a subscriber that is down go to the dead letter sink, if the Trigger says so, without an
+// attempt spent on them.
+func TestBacklogMaxAge(t *testing.T) {
+	f := newFixture(t)
+	dead := newSubscriber(t, func(_ int, w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
+	var data atomic.Value
+	sink := newSubscriber(t, func(_ int, _ http.ResponseWriter, r *http.Request) {
+		data.Store(r.Header.Get("ce-knativeerrorcode"))
+	})
+	tr := f.trigger("t", "", dead.URL)
+	tr.Policy.Retries = 1000
+	tr.Policy.BackoffDelay = 10 * time.Second // those that were tried wait longer than the test
+	tr.DeadLetterSink = mustURL(t, sink.URL)
+	f.serve(tr)
+	const count = 300
+	for i := range count {
+		f.publish("x", fmt.Sprint(i))
+	}
+	eventually(t, "the gate is closed and the rest waits", func() bool { return f.stored(f.names.Events) == 0 })
+	tried := dead.total()
+	if sink.total() != 0 {
+		t.Fatalf("%d events given up although no age was set", sink.total())
+	}
+	tr2 := *tr
+	tr2.Policy.BacklogMaxAge = 50 * time.Millisecond
+	f.serve(&tr2)
+	eventually(t, "the events of the backlog are given up", func() bool { return sink.total() >= count-tried })
+	if data.Load() != "500" {
+		t.Errorf("knativeerrorcode %v", data.Load())
+	}
+	if probes := dead.total() - tried; probes > 20 {
+		t.Errorf("%d attempts while giving up", probes)
+	}
+}

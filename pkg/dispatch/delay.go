@@ -74,19 +74,16 @@ func (c *delayClass) due(d *stream.Delivery, s *settlement) {
 	c.mu.Unlock()
 	v := c.t.r.view.Load()
 	rt := v.byKey[d.Key()]
-	switch {
-	case rt != nil:
-		j := c.t.job(rt, d, s)
-		if direct && rt.lane.start(c.counted(j), c.t.r.run) {
-			return
-		}
-		c.t.r.postpone(j, 0)
-	case v.held[d.Key()]:
+	if rt == nil {
+		// Not in effect, not known yet, or deleted: the backlog keeps it until that is clear.
 		c.t.r.postpone(c.t.job(&route{Trigger: &Trigger{}, key: d.Key(), name: d.Key()}, d, s), 0)
-	default:
-		c.t.r.log.Info("drop a delivery of a deleted trigger", slog.String("trigger_uid", d.Key()))
-		s.done()
+		return
 	}
+	j := c.t.job(rt, d, s)
+	if direct && rt.lane.start(c.counted(j), c.t.r.run) {
+		return
+	}
+	c.t.r.postpone(j, 0)
 }
 
 // counted counts the job among the direct ones until it is settled.

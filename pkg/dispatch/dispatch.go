@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net/url"
 	"sync"
+	"time"
 
 	"millrace.dev/pkg/delivery"
 	"millrace.dev/pkg/stream"
@@ -22,6 +23,10 @@ import (
 
 // DefaultMaxConcurrency is how many deliveries to one Trigger's subscriber are made at once in one process.
 const DefaultMaxConcurrency = 100
+
+// DefaultOrphanGrace is how long the backlog of a Trigger that is not known is kept. Objects reach the processes at
+// different times: one may already write what another does not know yet.
+const DefaultOrphanGrace = 10 * time.Minute
 
 // Broker is one Broker as the dispatcher needs it.
 type Broker struct {
@@ -61,6 +66,9 @@ type Options struct {
 	MaxAckPending int
 	// MaxInFlightBytes bounds the events under way in this process; 0 means [DefaultMaxInFlightBytes].
 	MaxInFlightBytes int64
+	// OrphanGrace is how long deliveries that wait for a Trigger that is not known are kept; default
+	// [DefaultOrphanGrace].
+	OrphanGrace time.Duration
 
 	budgets *budgets
 }
@@ -92,6 +100,7 @@ func New(o Options) (*Dispatcher, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	o.OrphanGrace = cmp.Or(o.OrphanGrace, DefaultOrphanGrace)
 	o.budgets = newBudgets(cmp.Or(o.MaxInFlightBytes, DefaultMaxInFlightBytes))
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Dispatcher{opts: o, ctx: ctx, cancel: cancel, runners: map[string]*runner{}}, nil

@@ -192,8 +192,12 @@ func (r *runner) storeReply(j *job, reply *event.Event) error {
 // postpone writes the job to the retry stream, to be due after delay, and settles it here. Without a delay it waits in
 // the backlog until the route takes it.
 func (r *runner) postpone(j job, delay time.Duration) {
+	now := time.Now()
+	if j.progress.Since.IsZero() {
+		j.progress.Since = now
+	}
 	if delay > 0 {
-		j.progress.Due = time.Now().Add(delay)
+		j.progress.Due = now.Add(delay)
 	}
 	m := stream.Message{Event: j.event, ID: j.messageID("retry")}
 	if delay <= 0 {
@@ -215,7 +219,7 @@ func (r *runner) giveUp(j job, result delivery.Result) {
 	j.event = delivery.DeadLetter(j.event, delivery.Failure{
 		URL: j.to.Subscriber, Result: result, Attempts: j.progress.Attempt, Trigger: j.to.name,
 	})
-	j.to, j.progress.DeadLetter, j.progress.Attempt = j.to.sink, true, 0
+	j.to, j.progress.DeadLetter, j.progress.Attempt, j.progress.Since = j.to.sink, true, 0, time.Time{}
 	if !j.to.lane.offer(j, r.maxPinned(r.view.Load()), r.run) {
 		r.postpone(j, 0)
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"millrace.dev/pkg/delivery"
 	"millrace.dev/pkg/stream"
 )
 
@@ -32,6 +34,8 @@ const (
 	maxDelayed = 512
 	// maxDirect of them may be under way in one process: a subscriber that does not answer holds them as long as it likes.
 	maxDirect = maxDelayed / 16
+	// expireEvery is how often a backlog behind a closed gate is searched for events that have waited too long.
+	expireEvery = time.Second
 	// roomPoll is how long a drain waits for a place in its lane before it looks again.
 	roomPoll = 50 * time.Millisecond
 )
@@ -58,6 +62,7 @@ type backlog struct {
 	count    uint64 // at the last survey
 	draining bool
 	served   time.Time
+	orphaned time.Time // since when no Trigger is known for it
 }
 
 func newRetrier(r *runner) *retrier {
@@ -185,12 +190,15 @@ func (t *retrier) scan(ctx context.Context) {
 		if rt != nil {
 			rt.lane.setBehind(b.some || b.draining)
 		}
+		if rt != nil || v.held[key] {
+			b.orphaned = time.Time{}
+		}
 		switch {
 		case !b.some || b.draining:
 		case rt != nil:
 			ready = append(ready, b)
 		case !v.held[key]:
-			t.drop(ctx, b)
+			t.orphan(ctx, b)
 		}
 	}
 	slices.SortFunc(ready, func(x, y *backlog) int { return cmp.Or(x.served.Compare(y.served), cmp.Compare(x.key, y.key)) })
@@ -207,13 +215,20 @@ func (t *retrier) scan(ctx context.Context) {
 // begin drains the backlog in the background, if its lane has a place for at least one event. The caller holds mu.
 func (t *retrier) begin(ctx context.Context, b *backlog, rt *route) {
 	places, open := rt.lane.acquire(1, t.frugal())
-	if places == 0 || !open {
-		return
+	switch {
+	case places > 0:
+		t.inBackground(b, func() { t.drain(ctx, b, rt, places) })
+	case !open && rt.sink != nil && rt.Policy.BacklogMaxAge > 0 && time.Since(b.served) >= expireEvery:
+		t.inBackground(b, func() { t.expire(ctx, b, rt) })
 	}
+}
+
+// inBackground does something with the backlog. The caller holds mu.
+func (t *retrier) inBackground(b *backlog, work func()) {
 	b.draining, b.served = true, time.Now()
 	t.open++
 	t.work.Go(func() {
-		t.drain(ctx, b, rt, places)
+		work()
 		t.mu.Lock()
 		b.draining = false
 		t.open--
@@ -222,8 +237,15 @@ func (t *retrier) begin(ctx context.Context, b *backlog, rt *route) {
 	})
 }
 
-// drop removes the backlog of a Trigger that was deleted. The caller holds mu.
-func (t *retrier) drop(ctx context.Context, b *backlog) {
+// orphan removes the backlog of a Trigger that was deleted. Another process may know of a new Trigger before we do, so it
+// is removed only after the Trigger has been unknown for a while. The caller holds mu.
+func (t *retrier) orphan(ctx context.Context, b *backlog) {
+	if b.orphaned.IsZero() {
+		b.orphaned = time.Now()
+	}
+	if time.Since(b.orphaned) < t.r.opts.OrphanGrace {
+		return
+	}
 	err := t.r.opts.Conn.PurgeSubject(ctx, t.r.names.Retries, t.r.names.BacklogPrefix()+b.key)
 	if err != nil {
 		t.r.log.WarnContext(ctx, "cannot drop the backlog of a deleted trigger yet", slog.Any("error", err))
@@ -236,13 +258,9 @@ func (t *retrier) drop(ctx context.Context, b *backlog) {
 // drain delivers the events of a backlog as fast as the lane has places, until there are none, or the gate closes, or
 // others wait for their turn. places are the lane's places it has to begin with.
 func (t *retrier) drain(ctx context.Context, b *backlog, rt *route, places int) {
-	q, err := t.r.opts.Conn.OpenQueue(ctx, stream.ConsumeOptions{
-		Stream: t.r.names.Retries, Name: "backlog-" + b.key, FilterSubject: t.r.names.BacklogPrefix() + b.key,
-		MaxAckPending: maxDelayed, InactiveThreshold: consumerIdle, Logger: t.r.log,
-	})
-	if err != nil {
+	q := t.openQueue(ctx, b, rt)
+	if q == nil {
 		rt.lane.release(places)
-		t.r.log.DebugContext(ctx, "cannot open a backlog yet", slog.String("trigger", rt.name), slog.Any("error", err))
 		return
 	}
 	for begun := time.Now(); places > 0; places = t.morePlaces(ctx, rt, begun) {
@@ -272,6 +290,62 @@ func (t *retrier) drain(ctx context.Context, b *backlog, rt *route, places int) 
 	}
 	t.finish(q) //nolint:contextcheck // what was taken is finished even when the drain is told to end
 }
+
+// openQueue returns nil if the store cannot be asked now.
+func (t *retrier) openQueue(ctx context.Context, b *backlog, rt *route) *stream.Queue {
+	q, err := t.r.opts.Conn.OpenQueue(ctx, stream.ConsumeOptions{
+		Stream: t.r.names.Retries, Name: "backlog-" + b.key, FilterSubject: t.r.names.BacklogPrefix() + b.key,
+		MaxAckPending: maxDelayed, InactiveThreshold: consumerIdle, Logger: t.r.log,
+	})
+	if err != nil {
+		t.r.log.DebugContext(ctx, "cannot open a backlog yet", slog.String("trigger", rt.name), slog.Any("error", err))
+		return nil
+	}
+	return q
+}
+
+// expire gives up the events at the head of a backlog that have waited too long for a subscriber that is down.
+func (t *retrier) expire(ctx context.Context, b *backlog, rt *route) {
+	q := t.openQueue(ctx, b, rt)
+	if q == nil {
+		return
+	}
+	for more := true; more && ctx.Err() == nil; {
+		fetched, err := q.Fetch(drainBatch)
+		if err != nil {
+			t.r.log.DebugContext(ctx, "cannot fetch from a backlog", slog.String("trigger", rt.name), slog.Any("error", err))
+		}
+		more = len(fetched) > 0
+		for _, d := range fetched {
+			if !t.expired(rt, d) {
+				d.Retry(0)
+				more = false
+			}
+		}
+	}
+	t.finish(q) //nolint:contextcheck // what was taken is finished even when the work is told to end
+}
+
+// expired gives the delivery up if it has waited too long.
+func (t *retrier) expired(rt *route, d *stream.Delivery) bool {
+	p := d.Progress()
+	since := p.Since
+	if !p.First.IsZero() && p.First.Before(since) {
+		since = p.First
+	}
+	if since.IsZero() || time.Since(since) <= rt.Policy.BacklogMaxAge {
+		return false
+	}
+	s := newSettlement(t.r.base, d, 1, t.r.opts.budgets.backlog)
+	if s == nil {
+		return false
+	}
+	t.r.giveUp(t.job(rt, d, s), delivery.Result{Err: fmt.Errorf("%w for %s", errExpired, rt.Policy.BacklogMaxAge)})
+	return true
+}
+
+// errExpired is why an event is given up that no attempt was made at in time.
+var errExpired = errors.New("the subscriber was down, and the event waited")
 
 // finish lets go of a queue once what was taken from it is settled.
 func (t *retrier) finish(q *stream.Queue) {
