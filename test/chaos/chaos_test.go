@@ -24,6 +24,10 @@ func TestChaos(t *testing.T) {
 		checkRun(t, bin, c)
 		return
 	}
+	t.Run("failpoints", func(t *testing.T) {
+		t.Parallel()
+		testFailpoints(t, bin)
+	})
 	t.Run("some faults", func(t *testing.T) {
 		t.Parallel()
 		checkRun(t, bin, short())

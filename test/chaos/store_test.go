@@ -70,7 +70,7 @@ func (s *store) parked(t testing.TB, visit func(parked)) {
 		t.Fatal(err)
 	}
 	for _, info := range all {
-		if !strings.HasSuffix(info.Config.Name, "_parked") {
+		if !strings.HasSuffix(info.Config.Name, "_parked") || info.State.Msgs == 0 {
 			continue
 		}
 		stream, err := s.js.Stream(t.Context(), info.Config.Name)

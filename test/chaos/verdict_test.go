@@ -32,7 +32,7 @@ type verdict struct {
 	Lost, Duplicates int
 	// Mistakes are what must not be, whatever breaks.
 	Mistakes []string
-	// DuplicatesBy counts duplicates by the kind of fault during or before which the event was taken first.
+	// DuplicatesBy counts duplicates by the kind of fault during which, or before which, the event was first seen.
 	DuplicatesBy map[string]int
 	Faults       map[string]int
 	// LongestAckGap and LongestDeliveryGap are the longest times without a 202 and without anything delivered while
@@ -53,12 +53,14 @@ type judge struct {
 	accepted map[string]bool
 	posted   map[string]bool
 	fates    map[string]map[string]*fate // by role and event id
-	v        *verdict
+	// firstSeen is when an event first came to anybody.
+	firstSeen map[string]time.Time
+	v         *verdict
 }
 
 func newJudge(p *plan, b *books) *judge {
 	j := &judge{
-		plan: p, books: b, accepted: map[string]bool{}, posted: map[string]bool{}, fates: map[string]map[string]*fate{},
+		plan: p, books: b, accepted: map[string]bool{}, posted: map[string]bool{}, fates: map[string]map[string]*fate{}, firstSeen: map[string]time.Time{},
 		v: &verdict{Answers: map[int]int{}, DuplicatesBy: map[string]int{}, Faults: map[string]int{}},
 	}
 	for _, r := range p.roles {
@@ -133,6 +135,9 @@ func (j *judge) fate(role, id string) *fate {
 
 func (j *judge) readSubscribers() {
 	for _, r := range j.books.Received {
+		if at, ok := j.firstSeen[r.ID]; !ok || r.At.Before(at) {
+			j.firstSeen[r.ID] = r.At
+		}
 		role := r.Place
 		if role == sinkName {
 			role = r.Trigger
@@ -210,7 +215,7 @@ func (j *judge) account(r *role) {
 		a.DeadLettersRepeated += max(0, f.dead-1)
 		a.ParkedRepeated += max(0, f.parked-1)
 		j.examine(r, id, f)
-		j.attribute(f)
+		j.attribute(id, f)
 	}
 	j.v.Lost += a.Lost
 	j.v.Duplicates += a.duplicates()
@@ -258,13 +263,13 @@ func (j *judge) examine(r *role, id string, f *fate) {
 	}
 }
 
-// attribute counts the duplicates of a fate to the fault that was on, or came next, when the event was first taken: what
-// was taken but not settled comes again.
-func (j *judge) attribute(f *fate) {
+// attribute counts the duplicates of a fate to the fault that was on, or came next, when the event was first seen: what was
+// under way then comes again.
+func (j *judge) attribute(id string, f *fate) {
 	for range len(f.dates) - 1 {
-		kind := "none"
+		kind := "an earlier fault"
 		for _, broken := range j.books.Faults {
-			if !broken.Until.Before(f.dates[0]) {
+			if !broken.Until.Before(j.firstSeen[id]) {
 				kind = broken.Kind
 				break
 			}
