@@ -138,13 +138,13 @@ func (p *provisioner) check() error {
 	return nil
 }
 
-// faults are the Brokers whose streams are not as they should be, with the reason.
+// faults are the Brokers whose streams are not as they should be although the store answers, with the reason.
 func (p *provisioner) faults() map[string]string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	found := map[string]string{}
 	for _, w := range p.want {
-		if s := p.states[w.names.Events]; s.err != nil {
+		if s := p.states[w.names.Events]; s.err != nil && !errors.Is(s.err, stream.ErrUnavailable) {
 			found["broker "+w.key()] = s.err.Error()
 		}
 	}

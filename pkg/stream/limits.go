@@ -81,8 +81,13 @@ func setDefault[T int | int32 | int64 | time.Duration](limit *T, value T) {
 func (c *Conn) Ensure(ctx context.Context, n *Names, l Limits) error {
 	var errs []error
 	for _, want := range streamConfigs(n, l.WithDefaults()) {
-		if err := c.ensureStream(ctx, want); err != nil {
-			errs = append(errs, fmt.Errorf("ensure stream %s: %w", want.Name, err))
+		err := c.ensureStream(ctx, want)
+		if err == nil {
+			continue
+		}
+		errs = append(errs, fmt.Errorf("ensure stream %s: %w", want.Name, err))
+		if errors.Is(err, ErrUnavailable) {
+			break // the next would fare no better
 		}
 	}
 	return errors.Join(errs...)
@@ -92,6 +97,9 @@ func (c *Conn) Ensure(ctx context.Context, n *Names, l Limits) error {
 // the server could not be asked.
 func (c *Conn) Exist(ctx context.Context, n *Names) (bool, error) {
 	for _, name := range []string{n.Events, n.Retries, n.Parked} {
+		if !c.Connected() {
+			return false, errNotConnected()
+		}
 		_, err := c.js.Stream(ctx, name)
 		switch {
 		case errors.Is(err, jetstream.ErrStreamNotFound):
@@ -104,6 +112,9 @@ func (c *Conn) Exist(ctx context.Context, n *Names) (bool, error) {
 }
 
 func (c *Conn) ensureStream(ctx context.Context, want jetstream.StreamConfig) error {
+	if !c.Connected() {
+		return errNotConnected()
+	}
 	have, err := c.js.Stream(ctx, want.Name)
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
