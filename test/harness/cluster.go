@@ -56,6 +56,9 @@ type Cluster struct {
 
 	// Manifests is the file or folder that is served.
 	Manifests string
+	// NATSFlags and Flags, if set, are further flags of nats-server and of the ingress and the filters; they win over the
+	// harness's own.
+	NATSFlags, Flags []string
 
 	bin, dir         string
 	natsPort, listen int
@@ -95,8 +98,8 @@ func (c *Cluster) WaitReady(t testing.TB) {
 // StartNATS starts the store, at the same port and with the same data each time.
 func (c *Cluster) StartNATS(t testing.TB) {
 	t.Helper()
-	c.NATS = Start(t, filepath.Join(c.bin, "nats-server"),
-		"-js", "-a", "127.0.0.1", "-p", strconv.Itoa(c.natsPort), "-sd", filepath.Join(c.dir, "nats"))
+	args := []string{"-js", "-a", "127.0.0.1", "-p", strconv.Itoa(c.natsPort), "-sd", filepath.Join(c.dir, "nats")}
+	c.NATS = Start(t, filepath.Join(c.bin, "nats-server"), append(args, c.NATSFlags...)...)
 }
 
 // StartIngress starts the ingress, at the same port each time, and does not wait for it.
@@ -117,6 +120,7 @@ func (c *Cluster) start(t testing.TB, program string, args ...string) *Server {
 	t.Helper()
 	admin := c.address(FreePort(t))
 	args = append(args, "-f", c.Manifests, "--nats-url", c.NATSURL(), "--admin", admin, "--log-level", "error")
+	args = append(args, c.Flags...)
 	return &Server{Process: Start(t, filepath.Join(c.bin, program), args...), Admin: "http://" + admin}
 }
 

@@ -164,6 +164,14 @@ func (p *Process) Stop(t testing.TB) {
 	}
 }
 
+// Signal sends the process a signal.
+func (p *Process) Signal(t testing.TB, s os.Signal) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		t.Fatalf("signal %s: %v", p.Name, err)
+	}
+}
+
 // Kill ends the process at once, as a crash would.
 func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill()
