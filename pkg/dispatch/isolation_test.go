@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,6 +39,8 @@ func TestHungSubscribersDoNotUseUpWhatIsShared(t *testing.T) {
 			f.data = bytes.Repeat([]byte("x"), 8<<10)
 			release := make(chan struct{})
 			hung := newSubscriber(t, func(int, http.ResponseWriter, *http.Request) { <-release })
+			answer := sync.OnceFunc(func() { close(release) })
+			t.Cleanup(answer)
 			steady := newSubscriber(t, nil)
 			triggers := []*dispatch.Trigger{f.trigger("steady", "steady", steady.URL)}
 			const lanes, own, count = 8, 150, 500
@@ -52,7 +55,7 @@ func TestHungSubscribersDoNotUseUpWhatIsShared(t *testing.T) {
 				f.publish("steady", fmt.Sprint(i))
 			}
 			eventually(t, "the steady subscriber has everything", func() bool { return steady.total() == count })
-			close(release)
+			answer()
 			f.waitEmpty()
 			if got := hung.total(); got != lanes*own {
 				t.Errorf("%d deliveries to those that hung, want %d", got, lanes*own)
