@@ -57,6 +57,7 @@ func (c *Conn) Consume(ctx context.Context, o ConsumeOptions, handle func(*Deliv
 		return nil, err
 	}
 	s.keeping.Go(s.keep)
+	s.keeping.Go(s.reclaim)
 	return s, nil
 }
 
