@@ -47,7 +47,7 @@ type config struct {
 func short() config {
 	return config{
 		Seed: 1, Events: 5_000, Kills: 4, Duration: 16 * time.Second, Nodes: 1, Filters: 2, Ingresses: 1,
-		SettleWithin: time.Minute,
+		SettleWithin: 3 * time.Minute, // time for two looks at what a killed server has left behind
 	}
 }
 

@@ -21,12 +21,9 @@ func kills(nodes int) []breakage {
 		{"kill a NATS server", func(m *mayhem, hold time.Duration) string { return m.kill(hold, m.aNode()) }},
 		{"kill an ingress", func(m *mayhem, hold time.Duration) string { return m.kill(hold, m.anIngress().process) }},
 		{"kill all filters", func(m *mayhem, hold time.Duration) string {
-			var all []*process
-			for _, f := range m.world.filters {
-				all = append(all, f.process)
-			}
-			return m.kill(hold, all...)
+			return m.kill(hold, processesOf(m.world.filters)...)
 		}},
+		{"kill everything", func(m *mayhem, hold time.Duration) string { return m.kill(hold, m.world.processes()...) }},
 	}
 	if nodes > 1 {
 		all = append(all, breakage{"kill the NATS cluster", func(m *mayhem, hold time.Duration) string {
@@ -36,9 +33,10 @@ func kills(nodes int) []breakage {
 	return all
 }
 
-// mildFaults leave all processes alive.
-func mildFaults() []breakage {
-	return []breakage{
+// mildFaults leave all processes alive. In a long run one is a pause so long that others take over what the paused filter
+// has, which it does not know when it goes on.
+func mildFaults(long bool) []breakage {
+	all := []breakage{
 		{"cut a filter's connection", func(m *mayhem, _ time.Duration) string { f := m.aFilter(); f.cut(); return f.name }},
 		{"take the sink down", func(m *mayhem, hold time.Duration) string { return m.down(m.subscribers.drain, sinkName, hold) }},
 		{"pause a filter", func(m *mayhem, hold time.Duration) string { return m.freeze(m.aFilter().process, hold) }},
@@ -56,7 +54,16 @@ func mildFaults() []breakage {
 			return "fragile"
 		}},
 	}
+	if long {
+		all = append(all, breakage{"pause a filter for long", func(m *mayhem, hold time.Duration) string {
+			return m.freeze(m.aFilter().process, ackWait+hold)
+		}})
+	}
+	return all
 }
+
+// ackWait is how long the store waits for a sign of life of a message before it gives it to somebody else.
+const ackWait = 10 * time.Second
 
 // mayhem breaks one thing after the other.
 type mayhem struct {
@@ -72,7 +79,7 @@ type mayhem struct {
 // has its turn before any comes again.
 func (m *mayhem) run(count int, over time.Duration) {
 	hard := newDeck(m.rand, kills(len(m.world.nodes)))
-	mild := newDeck(m.rand, mildFaults())
+	mild := newDeck(m.rand, mildFaults(over >= time.Minute))
 	start := time.Now()
 	for i := range 2 * count {
 		wait(m.ctx, time.Until(start.Add(over*time.Duration(i+1)/time.Duration(2*count+1))))

@@ -113,9 +113,13 @@ func (w *world) member(t testing.TB, bin, program string, i int, args ...string)
 func (w *world) members() []*member { return append(append([]*member{}, w.ingresses...), w.filters...) }
 
 func (w *world) processes() []*process {
-	all := append([]*process{}, w.nodes...)
-	for _, m := range w.members() {
-		all = append(all, m.process)
+	return append(append([]*process{}, w.nodes...), processesOf(w.members())...)
+}
+
+func processesOf(members []*member) []*process {
+	all := make([]*process, len(members))
+	for i, m := range members {
+		all[i] = m.process
 	}
 	return all
 }
