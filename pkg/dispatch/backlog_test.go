@@ -91,7 +91,7 @@ func TestManyTriggersInTroubleAllRecover(t *testing.T) {
 			w.WriteHeader(http.StatusBadGateway)
 		}
 	})
-	const triggers, events = 70, 10
+	const triggers, events = 40, 5
 	var all []*dispatch.Trigger
 	for i := range triggers {
 		tr := f.trigger(fmt.Sprint("t", i), "", s.URL)

@@ -128,10 +128,12 @@ func (f *fixture) publish(eventType string, ids ...string) {
 
 func (f *fixture) stored(name string) int {
 	f.t.Helper()
-	s, err := f.conn.StreamState(f.t.Context(), name)
-	if err != nil {
-		f.t.Fatal(err)
-	}
+	var s stream.State
+	eventually(f.t, "the store says what it holds", func() bool { // a busy machine may take longer than a request waits
+		var err error
+		s, err = f.conn.StreamState(f.t.Context(), name)
+		return err == nil
+	})
 	return int(s.Messages)
 }
 
