@@ -15,6 +15,7 @@ func TestAKilledFilterLosesNothingAndRepeatsOnlyWhatItHad(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes longer than the store's ack wait")
 	}
+	t.Parallel()
 	const count, perSecond = 4000, 500
 	s := newTally(t, func() { time.Sleep(100 * time.Millisecond) }) // keeps some fifty deliveries under way
 	c := newPeerCluster(t, peerTrigger{name: "t", subscriber: s.URL})
