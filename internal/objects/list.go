@@ -161,7 +161,7 @@ func readFile(name string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("open manifest: %w", err)
 	}
-	defer file.Close() //nolint:errcheck // it was only read
+	defer file.Close()
 	return readAll(file)
 }
 

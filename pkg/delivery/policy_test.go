@@ -60,7 +60,7 @@ func TestResolvePolicy(t *testing.T) {
 			annotations: []map[string]string{{BacklogMaxAgeAnnotation: "P2D"}, backoffMax("PT10M")},
 			want: Policy{
 				BacklogMaxAge: 48 * time.Hour,
-				Retries: 5, Timeout: 2 * time.Minute, Backoff: Linear, BackoffDelay: 1500 * time.Millisecond,
+				Retries:       5, Timeout: 2 * time.Minute, Backoff: Linear, BackoffDelay: 1500 * time.Millisecond,
 				BackoffMax: 10 * time.Minute, RetryAfterMax: time.Hour, Format: Structured,
 			},
 		},

@@ -93,6 +93,7 @@ func (r *runner) run(j job) {
 		URL: j.to.Subscriber, Event: j.event, Timeout: j.to.Policy.Timeout, Format: j.to.Policy.Format,
 		Namespace: j.to.Namespace,
 	})
+	j.to.lane.learn(conditionOf(result)) // before the reply is stored: a store that is away is not the subscriber's fault
 	if result.Reply != nil {
 		result.Err = r.storeReply(&j, result.Reply)
 	}
@@ -102,7 +103,6 @@ func (r *runner) run(j job) {
 func (r *runner) settle(j job, result delivery.Result) {
 	j.progress.Attempt++
 	counts := j.to.counts
-	j.to.lane.learn(conditionOf(result))
 	d := delivery.Decide(j.to.Policy, j.progress.Attempt, result, rand.Float64())
 	if d.Action != delivery.Done {
 		r.logAttempt(&j, result, d)

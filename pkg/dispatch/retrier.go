@@ -288,7 +288,7 @@ func (t *retrier) drain(ctx context.Context, b *backlog, rt *route, places int) 
 		b.some = true
 		t.mu.Unlock()
 	}
-	t.finish(q) //nolint:contextcheck // what was taken is finished even when the drain is told to end
+	t.finish(q)
 }
 
 // openQueue returns nil if the store cannot be asked now.
@@ -323,7 +323,7 @@ func (t *retrier) expire(ctx context.Context, b *backlog, rt *route) {
 			}
 		}
 	}
-	t.finish(q) //nolint:contextcheck // what was taken is finished even when the work is told to end
+	t.finish(q)
 }
 
 // expired gives the delivery up if it has waited too long.

@@ -73,7 +73,7 @@ func (s *Consumption) open(ctx context.Context) error {
 	}
 	r := s.renew(ctx, st.CachedInfo().Created)
 	cc, err := s.consumer.Consume(
-		func(msg jetstream.Msg) { //nolint:contextcheck // acks outlive the work's context: see newAcker
+		func(msg jetstream.Msg) {
 			if d := r.accept(msg); d != nil {
 				s.handle(d)
 			}

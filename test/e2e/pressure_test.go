@@ -253,7 +253,7 @@ func TestNATSAwayAndBack(t *testing.T) {
 // NATS hangs, as on a machine that swaps or a disk that stalls: every producer gets an answer within a bounded time, the
 // window of unconfirmed events fills and no further, and it goes on when NATS does.
 func TestNATSHangs(t *testing.T) {
-	t.Parallel() // it mostly waits
+	t.Parallel()                   // it mostly waits
 	const bound = 14 * time.Second // the wait for a confirmation, a write that is stuck before it, and a slow machine
 	ledger := harness.NewLedger(t)
 	c := startPressure(t, pressureManifest(ledger.URL))
