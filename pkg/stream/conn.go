@@ -168,18 +168,6 @@ func (c *Conn) connected(nc *nats.Conn) {
 // last; 0 before that.
 func (c *Conn) MaxPayload() int64 { return c.maxPayload.Load() }
 
-// WaitConnected waits until the connection is up or ctx ends.
-func (c *Conn) WaitConnected(ctx context.Context) error {
-	for !c.Connected() {
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait for NATS: %w", ctx.Err())
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-	return nil
-}
-
 // Close flushes what was written and closes the connection.
 func (c *Conn) Close() {
 	defer c.nc.Close()
