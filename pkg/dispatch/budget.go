@@ -18,6 +18,27 @@ const (
 	sideShare = 4
 )
 
+// What Triggers share, memory and unsettled messages, is divided by one rule: a lane may hold a part of what is free, the
+// more the others hold the less. Lanes that are stuck one after the other so leave the next one its part of the rest, and no
+// lane needs to know of the others.
+const (
+	// messagePart and bytePart are one over the part of the free messages and bytes that a lane may hold.
+	messagePart = 2
+	bytePart    = 4
+	// firstsShare is one over the part of the memory for events of backlogs that is kept for lanes that hold nothing.
+	firstsShare = 4
+)
+
+// free is what is left of what lanes share.
+type free struct {
+	messages, bytes int64
+}
+
+// permits tells whether a lane that holds so much may have one more message of the given size.
+func (f free) permits(messages, bytes, size int64) bool {
+	return messages < f.messages/messagePart && bytes+size <= f.bytes/bytePart
+}
+
 // budget bounds the memory of events under way.
 type budget struct {
 	limit int64
@@ -38,14 +59,38 @@ func (b *budget) take(ctx context.Context, e *event.Event) bool {
 	return true
 }
 
+// takeFor takes room for an event of a lane that holds some already, if the lane may have it and there is room now.
+func (b *budget) takeFor(held *atomic.Int64, e *event.Event) bool {
+	size := b.share(e)
+	if has := held.Load(); has > 0 && has+size > b.shared()/bytePart || !b.room.TryAcquire(size) {
+		return false
+	}
+	b.taken.Add(size)
+	held.Add(size)
+	return true
+}
+
 // give returns the room of the event.
 func (b *budget) give(e *event.Event) {
 	b.taken.Add(-b.share(e))
 	b.room.Release(b.share(e))
 }
 
-// used is the part of the budget that is taken, from 0 to 1.
-func (b *budget) used() float64 { return float64(b.taken.Load()) / float64(b.limit) }
+// left is how many bytes are free.
+func (b *budget) left() int64 { return b.limit - b.taken.Load() }
+
+// shared is how many bytes are free for lanes that hold some already.
+func (b *budget) shared() int64 { return b.left() - b.limit/firstsShare }
+
+// affords is how many more events of about the given size a lane may take that holds so much already.
+func (b *budget) affords(held, size int64) int {
+	size = min(max(size, 1), b.limit)
+	n := max(0, b.shared()-bytePart*held) / (bytePart + 1) / size // takes into account that these are not free any more
+	if n == 0 && held == 0 && size <= b.left() {
+		return 1
+	}
+	return int(n)
+}
 
 // share is the room for an event. One that is larger than the whole budget takes all of it.
 func (b *budget) share(e *event.Event) int64 { return min(int64(sizeOf(e)), b.limit) }

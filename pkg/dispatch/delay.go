@@ -70,7 +70,7 @@ func (c *delayClass) hold(d *stream.Delivery) {
 func (c *delayClass) due(d *stream.Delivery, s *settlement) {
 	c.mu.Lock()
 	delete(c.held, d)
-	direct := c.direct < maxDirect && c.budget.used() <= plenty
+	direct := c.direct < maxDirect && c.budget.left() >= c.budget.limit/2
 	c.mu.Unlock()
 	v := c.t.r.view.Load()
 	rt := v.byKey[d.Key()]

@@ -124,7 +124,7 @@ func TestBacklogGetsItsShareOfTheLane(t *testing.T) {
 	if got := l.share(); got != 5 {
 		t.Errorf("new events may take %d places of 10 while a backlog waits, want 5", got)
 	}
-	if got, open := l.acquire(100, false); got != 10 || !open {
+	if got, open := l.acquire(100); got != 10 || !open {
 		t.Errorf("the backlog got %d places (open %v), want 10", got, open)
 	}
 	l.release(10)

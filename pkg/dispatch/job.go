@@ -27,7 +27,8 @@ type settlement struct {
 	delivery *stream.Delivery
 	open     atomic.Int32
 	budget   *budget
-	after    func() // called when all is settled; may be nil
+	held     *atomic.Int64 // what the budget has given for a lane; nil if it was not for one
+	after    func()        // called when all is settled; may be nil
 }
 
 // newSettlement waits for room in the budget. It returns nil if ctx ends before there is any: the message then stays
@@ -46,7 +47,7 @@ func (s *settlement) done() {
 		return
 	}
 	s.delivery.Ack()
-	s.budget.give(s.delivery.Event)
+	s.release()
 	if s.after != nil {
 		s.after()
 	}
@@ -55,7 +56,14 @@ func (s *settlement) done() {
 // giveBack leaves the message to be handed out again after delay. Nothing of it may have been settled.
 func (s *settlement) giveBack(delay time.Duration) {
 	s.delivery.Retry(delay)
+	s.release()
+}
+
+func (s *settlement) release() {
 	s.budget.give(s.delivery.Event)
+	if s.held != nil {
+		s.held.Add(-s.budget.share(s.delivery.Event))
+	}
 }
 
 // job is the delivery of one event to one Trigger's subscriber or dead letter sink.
@@ -220,7 +228,7 @@ func (r *runner) giveUp(j job, result delivery.Result) {
 		URL: j.to.Subscriber, Result: result, Attempts: j.progress.Attempt, Trigger: j.to.name,
 	})
 	j.to, j.progress.DeadLetter, j.progress.Attempt, j.progress.Since = j.to.sink, true, 0, time.Time{}
-	if !j.to.lane.offer(j, r.maxPinned(r.view.Load()), r.run) {
+	if !j.to.lane.offer(j, r.free(), r.run) {
 		r.postpone(j, 0)
 	}
 }

@@ -26,6 +26,8 @@ type lane struct {
 	room chan struct{}
 	// waiting is the length of the queue, to be read without the lock.
 	waiting atomic.Int32
+	// backlogged is how many bytes of the budget for events of backlogs deliveries of the lane hold.
+	backlogged atomic.Int64
 
 	mu          sync.Mutex
 	gate        gate
@@ -33,7 +35,8 @@ type lane struct {
 	width       float64 // 1 … max
 	slowedAt    time.Time
 	active      int
-	pinned      int // active and queued jobs that keep an accepted event unsettled
+	pinned      int64 // active and queued jobs that keep an accepted event unsettled
+	pinnedBytes int64
 	queue       []queued
 	queuedBytes int
 	behind      bool // a backlog waits, which is to get its share of the places
@@ -64,18 +67,17 @@ func (l *lane) setBehind(behind bool) {
 }
 
 // offer starts the job or queues it; false says that it is to wait in the store. run is called in a goroutine of its own
-// that goes on with queued jobs as long as there are any. maxPinned bounds the jobs of the lane that pin an accepted event.
-func (l *lane) offer(j job, maxPinned int, run func(job)) bool {
+// that goes on with queued jobs as long as there are any. left is what all lanes together may still keep unsettled.
+func (l *lane) offer(j job, left free, run func(job)) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if j.pins && l.pinned >= maxPinned {
-		return false
-	}
-	if !l.take(j, run) {
+	size := int64(j.size())
+	if j.pins && !left.permits(l.pinned, l.pinnedBytes, size) || !l.take(j, run) {
 		return false
 	}
 	if j.pins {
 		l.pinned++
+		l.pinnedBytes += size
 	}
 	return true
 }
@@ -117,22 +119,18 @@ func (l *lane) start(j job, run func(job)) bool {
 }
 
 // acquire takes up to n places for events of the backlog and returns how many it got, and whether it is worth waiting
-// for more: a closed gate is not. frugal gives a place only to a lane with nothing under way.
-func (l *lane) acquire(n int, frugal bool) (got int, open bool) {
+// for more: a closed gate is not.
+func (l *lane) acquire(n int) (got int, open bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.gate.closed {
-		if !l.gate.admit(time.Now()) {
+		if n == 0 || !l.gate.admit(time.Now()) {
 			return 0, false
 		}
 		l.active++
 		return 1, true
 	}
-	width := int(l.width)
-	if frugal {
-		width = 1
-	}
-	got = max(0, min(n, width-l.active-len(l.queue)))
+	got = max(0, min(n, int(l.width)-l.active-len(l.queue)))
 	l.active += got
 	return got, true
 }
@@ -196,6 +194,7 @@ func (l *lane) overdue(now time.Time) []job {
 func (l *lane) unpin(j job) {
 	if j.pins {
 		l.pinned--
+		l.pinnedBytes -= int64(j.size())
 	}
 }
 

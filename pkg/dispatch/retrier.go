@@ -50,7 +50,7 @@ type retrier struct {
 	mu       sync.Mutex
 	backlogs map[string]*backlog // by route key
 	classes  [stream.DelayClasses]*delayClass
-	open     int  // drains under way
+	drains   int  // under way
 	crowded  bool // backlogs wait for a drain to end
 	stopping bool
 }
@@ -62,6 +62,10 @@ type backlog struct {
 	count    uint64 // at the last survey
 	draining bool
 	served   time.Time
+	// queue is open while it is drained, and until what was taken from it is settled: it alone knows what that is. Only a
+	// drain uses it, and run while there is none.
+	queue    *stream.Queue
+	size     int64     // of the events met last, in bytes
 	orphaned time.Time // since when no Trigger is known for it
 }
 
@@ -153,8 +157,14 @@ func (t *retrier) survey(ctx context.Context) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, b := range t.backlogs {
-		b.count = backlogs[b.key]
+	for key, b := range t.backlogs {
+		b.count = backlogs[key]
+		if b.count == 0 && !b.some && !b.draining && b.queue == nil {
+			if rt := t.r.view.Load().byKey[key]; rt != nil {
+				rt.lane.setBehind(false)
+			}
+			delete(t.backlogs, key)
+		}
 	}
 	for key, n := range backlogs {
 		b := t.backlog(key)
@@ -193,18 +203,21 @@ func (t *retrier) scan(ctx context.Context) {
 		if rt != nil || v.held[key] {
 			b.orphaned = time.Time{}
 		}
+		if !b.draining && b.queue != nil && b.queue.InFlight() == 0 {
+			t.close(b)
+		}
 		switch {
 		case !b.some || b.draining:
 		case rt != nil:
 			ready = append(ready, b)
-		case !v.held[key]:
+		case !v.held[key] && b.queue == nil:
 			t.orphan(ctx, b)
 		}
 	}
 	slices.SortFunc(ready, func(x, y *backlog) int { return cmp.Or(x.served.Compare(y.served), cmp.Compare(x.key, y.key)) })
 	t.crowded = false
 	for _, b := range ready {
-		if t.open == maxOpen {
+		if t.drains == maxOpen {
 			t.crowded = true
 			return
 		}
@@ -214,7 +227,7 @@ func (t *retrier) scan(ctx context.Context) {
 
 // begin drains the backlog in the background, if its lane has a place for at least one event. The caller holds mu.
 func (t *retrier) begin(ctx context.Context, b *backlog, rt *route) {
-	places, open := rt.lane.acquire(1, t.frugal())
+	places, open := rt.lane.acquire(min(1, t.affordable(b, rt)))
 	switch {
 	case places > 0:
 		t.inBackground(b, func() { t.drain(ctx, b, rt, places) })
@@ -226,12 +239,12 @@ func (t *retrier) begin(ctx context.Context, b *backlog, rt *route) {
 // inBackground does something with the backlog. The caller holds mu.
 func (t *retrier) inBackground(b *backlog, work func()) {
 	b.draining, b.served = true, time.Now()
-	t.open++
+	t.drains++
 	t.work.Go(func() {
 		work()
 		t.mu.Lock()
 		b.draining = false
-		t.open--
+		t.drains--
 		t.mu.Unlock()
 		t.wakeUp()
 	})
@@ -258,63 +271,80 @@ func (t *retrier) orphan(ctx context.Context, b *backlog) {
 // drain delivers the events of a backlog as fast as the lane has places, until there are none, or the gate closes, or
 // others wait for their turn. places are the lane's places it has to begin with.
 func (t *retrier) drain(ctx context.Context, b *backlog, rt *route, places int) {
-	q := t.openQueue(ctx, b, rt)
-	if q == nil {
+	if !t.open(ctx, b, rt) {
 		rt.lane.release(places)
 		return
 	}
-	for begun := time.Now(); places > 0; places = t.morePlaces(ctx, rt, begun) {
+	for begun := time.Now(); places > 0; places = t.morePlaces(ctx, b, rt, begun) {
 		now := t.r.view.Load().byKey[b.key]
 		if now == nil { // not in effect any more
 			rt.lane.release(places)
-			break
+			return
 		}
 		rt = now // a change of the Trigger holds for what is fetched from now on
 		t.mu.Lock()
 		b.some = false // unless something is written while we look
 		t.mu.Unlock()
-		fetched, err := q.Fetch(places)
+		fetched := t.fetch(ctx, b, rt, places)
 		rt.lane.release(places - len(fetched))
-		for _, d := range fetched {
-			t.runBacklogged(rt, d)
-		}
-		if err != nil {
-			t.r.log.DebugContext(ctx, "cannot fetch from a backlog", slog.String("trigger", rt.name), slog.Any("error", err))
-		}
 		if len(fetched) == 0 {
-			break
+			return
+		}
+		b.size = 0
+		for _, d := range fetched {
+			b.size = max(b.size, int64(sizeOf(d.Event)))
+			t.runBacklogged(rt, d)
 		}
 		t.mu.Lock()
 		b.some = true
 		t.mu.Unlock()
 	}
-	t.finish(q)
 }
 
-// openQueue returns nil if the store cannot be asked now.
-func (t *retrier) openQueue(ctx context.Context, b *backlog, rt *route) *stream.Queue {
-	q, err := t.r.opts.Conn.OpenQueue(ctx, stream.ConsumeOptions{
-		Stream: t.r.names.Retries, Name: "backlog-" + b.key, FilterSubject: t.r.names.BacklogPrefix() + b.key,
-		MaxAckPending: maxDelayed, InactiveThreshold: consumerIdle, Logger: t.r.log,
-	})
+// fetch takes up to n deliveries from a backlog. If the store cannot be asked there are none for now.
+func (t *retrier) fetch(ctx context.Context, b *backlog, rt *route, n int) []*stream.Delivery {
+	fetched, err := b.queue.Fetch(n)
+	if err != nil {
+		t.r.log.DebugContext(ctx, "cannot fetch from a backlog", slog.String("trigger", rt.name), slog.Any("error", err))
+	}
+	return fetched
+}
+
+// open opens a backlog's queue, or reports false if the store cannot be asked now.
+func (t *retrier) open(ctx context.Context, b *backlog, rt *route) bool {
+	var err error
+	if b.queue != nil {
+		err = b.queue.Reopen(ctx)
+	} else {
+		b.queue, err = t.r.opts.Conn.OpenQueue(ctx, stream.ConsumeOptions{
+			Stream: t.r.names.Retries, Name: "backlog-" + b.key, FilterSubject: t.r.names.BacklogPrefix() + b.key,
+			MaxAckPending: maxDelayed, InactiveThreshold: consumerIdle, Logger: t.r.log,
+		})
+	}
 	if err != nil {
 		t.r.log.DebugContext(ctx, "cannot open a backlog yet", slog.String("trigger", rt.name), slog.Any("error", err))
-		return nil
 	}
-	return q
+	return err == nil
+}
+
+// close lets go of a backlog's queue. It is not to be used meanwhile.
+func (t *retrier) close(b *backlog) {
+	q := b.queue
+	b.queue = nil
+	t.work.Go(func() {
+		if err := q.Close(t.r.base); err != nil && !errors.Is(err, context.Canceled) {
+			t.r.log.Debug("close a backlog", slog.Any("error", err))
+		}
+	})
 }
 
 // expire gives up the events at the head of a backlog that have waited too long for a subscriber that is down.
 func (t *retrier) expire(ctx context.Context, b *backlog, rt *route) {
-	q := t.openQueue(ctx, b, rt)
-	if q == nil {
+	if !t.open(ctx, b, rt) {
 		return
 	}
 	for more := true; more && ctx.Err() == nil; {
-		fetched, err := q.Fetch(drainBatch)
-		if err != nil {
-			t.r.log.DebugContext(ctx, "cannot fetch from a backlog", slog.String("trigger", rt.name), slog.Any("error", err))
-		}
+		fetched := t.fetch(ctx, b, rt, max(1, min(drainBatch, t.affordable(b, rt))))
 		more = len(fetched) > 0
 		for _, d := range fetched {
 			if !t.expired(rt, d) {
@@ -323,10 +353,9 @@ func (t *retrier) expire(ctx context.Context, b *backlog, rt *route) {
 			}
 		}
 	}
-	t.finish(q)
 }
 
-// expired gives the delivery up if it has waited too long.
+// expired gives the delivery up if it has waited too long and there is room for that.
 func (t *retrier) expired(rt *route, d *stream.Delivery) bool {
 	p := d.Progress()
 	since := p.Since
@@ -336,7 +365,7 @@ func (t *retrier) expired(rt *route, d *stream.Delivery) bool {
 	if since.IsZero() || time.Since(since) <= rt.Policy.BacklogMaxAge {
 		return false
 	}
-	s := newSettlement(t.r.base, d, 1, t.r.opts.budgets.backlog)
+	s := t.settlement(rt, d)
 	if s == nil {
 		return false
 	}
@@ -347,19 +376,8 @@ func (t *retrier) expired(rt *route, d *stream.Delivery) bool {
 // errExpired is why an event is given up that no attempt was made at in time.
 var errExpired = errors.New("the subscriber was down, and the event waited")
 
-// finish lets go of a queue once what was taken from it is settled.
-func (t *retrier) finish(q *stream.Queue) {
-	t.work.Go(func() {
-		ctx, cancel := context.WithCancel(t.r.base)
-		defer cancel()
-		if err := q.Close(ctx); err != nil && !errors.Is(err, context.Canceled) {
-			t.r.log.DebugContext(ctx, "close a backlog", slog.Any("error", err))
-		}
-	})
-}
-
 // morePlaces waits for places in the lane; 0 says that the drain should end.
-func (t *retrier) morePlaces(ctx context.Context, rt *route, begun time.Time) int {
+func (t *retrier) morePlaces(ctx context.Context, b *backlog, rt *route, begun time.Time) int {
 	for {
 		t.mu.Lock()
 		turnOver := t.stopping || t.crowded && time.Since(begun) > slice
@@ -367,7 +385,7 @@ func (t *retrier) morePlaces(ctx context.Context, rt *route, begun time.Time) in
 		if turnOver || ctx.Err() != nil {
 			return 0
 		}
-		places, open := rt.lane.acquire(drainBatch, t.frugal())
+		places, open := rt.lane.acquire(min(drainBatch, t.affordable(b, rt)))
 		if places > 0 || !open {
 			return places
 		}
@@ -379,13 +397,31 @@ func (t *retrier) morePlaces(ctx context.Context, rt *route, begun time.Time) in
 	}
 }
 
-// frugal says that memory for events of backlogs is scarce, so that each Trigger gets one at a time.
-func (t *retrier) frugal() bool { return t.r.opts.budgets.backlog.used() > plenty }
+// affordable is how many more events of the backlog there is memory for. Until their size is known, that is one.
+func (t *retrier) affordable(b *backlog, rt *route) int {
+	n := t.r.opts.budgets.backlog.affords(rt.lane.backlogged.Load(), b.size)
+	if b.size == 0 {
+		return min(1, n)
+	}
+	return n
+}
 
-// runBacklogged uses a place in the lane for a delivery of the backlog.
+// settlement takes the room for a delivery of the route's backlog; nil says that there is none for it now.
+func (t *retrier) settlement(rt *route, d *stream.Delivery) *settlement {
+	budget := t.r.opts.budgets.backlog
+	if !budget.takeFor(&rt.lane.backlogged, d.Event) {
+		return nil
+	}
+	s := &settlement{delivery: d, budget: budget, held: &rt.lane.backlogged}
+	s.open.Store(1)
+	return s
+}
+
+// runBacklogged uses a place in the lane for a delivery of the backlog, or gives both back if there is no room for it.
 func (t *retrier) runBacklogged(rt *route, d *stream.Delivery) {
-	s := newSettlement(t.r.base, d, 1, t.r.opts.budgets.backlog)
+	s := t.settlement(rt, d)
 	if s == nil {
+		d.Retry(0)
 		rt.lane.release(1)
 		return
 	}
@@ -412,8 +448,14 @@ func (t *retrier) stop(ctx context.Context) {
 	}
 	done := make(chan struct{})
 	go func() {
+		defer close(done)
+		t.work.Wait() // so that nobody uses the queues any more
+		for _, b := range t.backlogs {
+			if b.queue != nil {
+				t.close(b)
+			}
+		}
 		t.work.Wait()
-		close(done)
 	}()
 	select {
 	case <-done:

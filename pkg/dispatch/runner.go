@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
-	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,8 +22,9 @@ const (
 	// ourShare is one over the part of MaxAckPending that events under way in this process take at most, so that several
 	// processes together leave room for events that settle quickly.
 	ourShare = 4
-	// plenty and scarce are the parts used of what is shared at which Triggers get less of it.
-	plenty, scarce = 0.5, 0.75
+	// transitShare is one over the part of the memory for events that lanes leave to events on their way to a backlog, so
+	// that those always get on.
+	transitShare = 4
 	// deadLetterSuffix makes of a Trigger's UID the key under which its dead letters wait for their sink.
 	deadLetterSuffix = "_dl"
 )
@@ -201,39 +201,30 @@ func (r *runner) onEvent(d *stream.Delivery) {
 	}
 	r.unsettled.Add(1)
 	s.after = func() { r.unsettled.Add(-1) }
-	maxPinned := r.maxPinned(v)
+	left := r.free()
 	origin := "e" + formatSequence(d.Sequence())
 	for _, t := range r.matches {
 		t.counts.matched.Add(1)
-		r.offer(job{to: t, event: d.Event, origin: origin, settle: s, pins: true}, maxPinned)
+		r.offer(job{to: t, event: d.Event, origin: origin, settle: s, pins: true}, left)
 	}
 }
 
-// maxPinned is how many accepted events each lane may keep unsettled now.
-func (r *runner) maxPinned(v *view) int {
-	most := max(1, cmp.Or(r.opts.MaxAckPending, stream.DefaultMaxAckPending)/ourShare)
-	used := max(float64(r.unsettled.Load())/float64(most), r.opts.budgets.events.used())
-	return pinLimit(used, most, len(v.byKey)/2)
+// free is what is left of what lanes may keep unsettled.
+func (r *runner) free() free {
+	events := r.opts.budgets.events
+	return free{
+		messages: int64(max(1, r.maxAckPending()/ourShare)) - r.unsettled.Load(),
+		bytes:    events.left() - events.limit/transitShare,
+	}
 }
 
-// pinLimit says how many unsettled events a lane may keep, given how much is used of what all of them may. The store hands
-// out only so many at a time, and memory holds only so many bytes: if subscribers that do not answer held it all, no other
-// Trigger would get any. So once half is used each Trigger has its part of a quarter, and once that is used up too
-// everything goes by way of the backlogs, which each Trigger has of its own.
-func pinLimit(used float64, most, triggers int) int {
-	switch {
-	case used <= plenty:
-		return math.MaxInt
-	case used <= scarce:
-		return max(1, most/4/max(1, triggers))
-	default:
-		return 0
-	}
+func (r *runner) maxAckPending() int {
+	return cmp.Or(r.opts.MaxAckPending, stream.DefaultMaxAckPending)
 }
 
 // offer gives a job to its lane, or to the backlog if the lane has no room for it.
-func (r *runner) offer(j job, maxPinned int) {
-	if j.to.lane.offer(j, maxPinned, r.run) {
+func (r *runner) offer(j job, left free) {
+	if j.to.lane.offer(j, left, r.run) {
 		return
 	}
 	j.to.counts.overflowed.Add(1)

@@ -22,8 +22,9 @@ const (
 	ackWait = 10 * time.Second
 	// extendAfter is the age at which a message still in flight is extended; well below ackWait, so that two rounds may fail.
 	extendAfter = 3 * time.Second
-	// maxPrefetch bounds the messages fetched ahead of the handler.
-	maxPrefetch = 1024
+	// maxPrefetch and maxPrefetchBytes bound the messages fetched ahead of the handler.
+	maxPrefetch      = 1024
+	maxPrefetchBytes = 8 << 20
 	// DefaultMaxAckPending bounds the messages in flight of one stream over all replicas, and with it the duplicates after
 	// a crash.
 	DefaultMaxAckPending = 8192
@@ -73,6 +74,8 @@ type receiver struct {
 	muted atomic.Bool
 	// before, if not nil, received the same messages from a consumer that is gone.
 	before *receiver
+	// remade says that the consumer may be a new one that counts its deliveries from one again.
+	remade bool
 }
 
 func newReceiver(ctx context.Context, c *Conn, o ConsumeOptions) *receiver {
@@ -94,7 +97,7 @@ func (r *receiver) accept(msg jetstream.Msg) *Delivery {
 		return nil
 	}
 	d := &Delivery{msg: msg, from: r, sequence: meta.Sequence.Stream, deliveries: meta.NumDelivered}
-	if (d.deliveries > 1 || r.before != nil) && r.known(d) {
+	if (d.deliveries > 1 || r.before != nil || r.remade) && r.known(d) {
 		return nil
 	}
 	if d.Event, err = decode(msg.Headers(), msg.Data()); err != nil {

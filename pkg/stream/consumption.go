@@ -78,7 +78,7 @@ func (s *Consumption) open(ctx context.Context) error {
 				s.handle(d)
 			}
 		},
-		jetstream.PullMaxMessages(min(s.opts.MaxAckPending, maxPrefetch)),
+		jetstream.PullMaxMessagesWithBytesLimit(min(s.opts.MaxAckPending, maxPrefetch), s.prefetchBytes()),
 		jetstream.PullExpiry(30*time.Second),
 		jetstream.PullHeartbeat(pullHeartbeat),
 		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) { s.report(err) }))
@@ -87,6 +87,11 @@ func (s *Consumption) open(ctx context.Context) error {
 	}
 	s.cc = cc
 	return nil
+}
+
+// prefetchBytes bounds one request for messages. A message that does not fit into it would never come.
+func (s *Consumption) prefetchBytes() int {
+	return max(maxPrefetchBytes, 2*int(s.conn.MaxPayload()))
 }
 
 // renew makes a receiver for the consumer just opened on the stream created at the given time. What is still in flight
@@ -177,7 +182,11 @@ func (s *Consumption) Stop(ctx context.Context) error {
 	s.cancel()
 	s.keeping.Wait()
 	closed := s.cc.Closed()
-	s.cc.Drain()
+	if s.conn.Connected() {
+		s.cc.Drain()
+	} else {
+		s.cc.Stop() // draining waits for the server
+	}
 	select {
 	case <-closed:
 	case <-ctx.Done():

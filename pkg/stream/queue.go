@@ -4,25 +4,65 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Queue takes messages from a stream only when asked, as many as there is room for.
+// Queue takes messages from a stream only when asked, as many as there is room for. It is used by one goroutine at a time.
 type Queue struct {
-	*receiver
+	conn     *Conn
+	opts     ConsumeOptions
+	receiver *receiver
 	consumer jetstream.Consumer
+	created  time.Time // when the stream was created
+
+	base   context.Context //nolint:containedctx // bounds the receivers of streams that are gone
+	cancel context.CancelFunc
+	old    sync.WaitGroup // those receivers
 }
 
 // OpenQueue opens a consumer of a stream for fetching. Close releases it.
 func (c *Conn) OpenQueue(ctx context.Context, o ConsumeOptions) (*Queue, error) {
-	o = o.withDefaults(c)
-	consumer, err := c.js.CreateOrUpdateConsumer(ctx, o.Stream, consumerConfig(o))
-	if err != nil {
-		return nil, fmt.Errorf("create consumer %s of %s: %w", o.Name, o.Stream, err)
+	q := &Queue{conn: c, opts: o.withDefaults(c)}
+	q.base, q.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	if err := q.Reopen(ctx); err != nil {
+		q.cancel()
+		return nil, err
 	}
-	return &Queue{receiver: newReceiver(ctx, c, o), consumer: consumer}, nil
+	return q, nil
+}
+
+// Reopen makes sure that the consumer is there, which the server removes when nobody has used it for a while. What is in
+// flight stays so.
+func (q *Queue) Reopen(ctx context.Context) error {
+	st, err := q.conn.js.Stream(ctx, q.opts.Stream)
+	if err != nil {
+		return fmt.Errorf("look up stream %s: %w", q.opts.Stream, err)
+	}
+	consumer, err := st.CreateOrUpdateConsumer(ctx, consumerConfig(q.opts))
+	if err != nil {
+		return fmt.Errorf("create consumer %s of %s: %w", q.opts.Name, q.opts.Stream, err)
+	}
+	q.consumer = consumer
+	if created := st.CachedInfo().Created; q.receiver == nil || !q.created.Equal(created) {
+		q.renew(ctx, created)
+		return nil
+	}
+	q.receiver.remade = true
+	return nil
+}
+
+// renew begins anew with a stream made at the given time. Messages still in flight from one that is gone mean other ones
+// now, so nothing is said about them any more.
+func (q *Queue) renew(ctx context.Context, created time.Time) {
+	if old := q.receiver; old != nil {
+		old.muted.Store(true)
+		q.old.Go(func() { _ = old.finish(q.base) })
+	}
+	q.receiver, q.created = newReceiver(ctx, q.conn, q.opts), created
 }
 
 // Fetch returns up to n messages that are there now. None and no error mean that there are none to be had.
@@ -33,7 +73,7 @@ func (q *Queue) Fetch(n int) ([]*Delivery, error) {
 	}
 	var got []*Delivery
 	for msg := range batch.Messages() {
-		if d := q.accept(msg); d != nil {
+		if d := q.receiver.accept(msg); d != nil {
 			got = append(got, d)
 		}
 	}
@@ -43,5 +83,13 @@ func (q *Queue) Fetch(n int) ([]*Delivery, error) {
 	return got, nil
 }
 
+// InFlight is the number of messages fetched and not settled yet.
+func (q *Queue) InFlight() int { return q.receiver.InFlight() }
+
 // Close waits until the messages in flight are settled and the server has taken the acks, or ctx ends.
-func (q *Queue) Close(ctx context.Context) error { return q.finish(ctx) }
+func (q *Queue) Close(ctx context.Context) error {
+	err := q.receiver.finish(ctx)
+	q.cancel()
+	q.old.Wait()
+	return err
+}

@@ -515,6 +515,44 @@ func TestQueueFetchesWhatIsThere(t *testing.T) {
 	}
 }
 
+// A consumer that nobody used for a while is removed by the server; made anew, it hands out again what is not settled.
+func TestReopenedQueueKnowsWhatIsInFlight(t *testing.T) {
+	c, n := startBroker(t, stream.Limits{})
+	p := stream.NewPublisher(c, 0)
+	for i := range 3 {
+		if err := p.Publish(t.Context(), n, stream.Message{Event: newEvent(fmt.Sprint(i), nil)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	q, err := c.OpenQueue(t.Context(), stream.ConsumeOptions{Stream: n.Events})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := q.Fetch(2)
+	if err != nil || len(first) != 2 {
+		t.Fatalf("fetched %d and %v, want 2", len(first), err)
+	}
+	if err := c.DeleteConsumers(t.Context(), n.Events); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Reopen(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	rest, err := q.Fetch(3)
+	if err != nil || len(rest) != 1 || rest[0].Event.Value(event.ID) != "2" {
+		t.Fatalf("fetched %d and %v after reopening, want the one that was not fetched before", len(rest), err)
+	}
+	for _, d := range append(first, rest...) {
+		d.Ack()
+	}
+	if err := q.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left := messages(t, c, n.Events); left != 0 {
+		t.Errorf("%d messages left", left)
+	}
+}
+
 func TestEnsureChangesLimits(t *testing.T) {
 	c, n := startBroker(t, stream.Limits{MaxBytes: 1 << 20})
 	if err := stream.NewPublisher(c, 0).Publish(t.Context(), n, stream.Message{Event: newEvent("a", nil)}); err != nil {

@@ -66,8 +66,9 @@ func TestMaxAckPendingIsNotExhaustedByHungSubscribers(t *testing.T) {
 		}
 		return nil
 	})
-	// On a machine so busy that signs of life of thousands of deliveries reach the store too late, some come again.
-	t.Logf("%d of %d came again", int(hangs.total.Load())-hung*own, hung*own)
+	if again := int(hangs.total.Load()) - hung*own; again > 0 {
+		t.Errorf("%d of %d events came again without a fault", again, hung*own)
+	}
 }
 
 // tally is a subscriber that counts requests by event id, and takes ids that are times in nanoseconds for when they were sent.
