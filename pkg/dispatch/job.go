@@ -20,6 +20,9 @@ const (
 	// storeRetry is the pause before a write to the store that failed is tried again; doubled up to maxStoreRetry.
 	storeRetry    = 100 * time.Millisecond
 	maxStoreRetry = 5 * time.Second
+	// replyPatience is how long storing a reply is tried before the delivery counts as failed, and the subscriber is asked
+	// again.
+	replyPatience = 10 * time.Second
 )
 
 // settlement acks a stored message when every lane has settled its part of it.
@@ -187,7 +190,8 @@ func (r *runner) storeReply(j *job, reply *event.Event) error {
 		r.log.Warn("drop a reply", slog.String("trigger", j.to.name), slog.Any("error", err))
 		return nil
 	}
-	err := r.opts.Publisher.Publish(r.base, r.names, stream.Message{Event: reply, ID: j.messageID("reply")})
+	m := stream.Message{Event: reply, ID: j.messageID("reply")}
+	err := patiently(r.base, replyPatience, func(ctx context.Context) error { return r.opts.Publisher.Publish(ctx, r.names, m) })
 	switch {
 	case err == nil:
 		j.to.counts.replies.Add(1)
@@ -195,6 +199,23 @@ func (r *runner) storeReply(j *job, reply *event.Event) error {
 		return delivery.ErrReplyTooLarge
 	}
 	return err
+}
+
+// patiently repeats a write to the store for a while as long as the store is away or busy.
+func patiently(ctx context.Context, patience time.Duration, write func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for pause := storeRetry; ; pause = min(2*pause, maxStoreRetry) {
+		err := write(ctx)
+		if !errors.Is(err, stream.ErrUnavailable) && !errors.Is(err, stream.ErrBusy) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
+	}
 }
 
 // postpone writes the job to the retry stream, to be due after delay, and settles it here. Without a delay it waits in
