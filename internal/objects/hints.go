@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/agext/levenshtein"
 	"go.yaml.in/yaml/v3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -141,44 +142,27 @@ func isDurationField(path string) bool {
 	return name == "timeout" || name == "backoffDelay" || name == "retryAfterMax"
 }
 
-// nearest returns the candidate that name most likely is a slip for, "" when none is near.
+// nearest returns the candidate that name most likely is a slip for, "" when none is near. Of two that are equally near,
+// one of the same length is the likelier: letters get swapped.
 func nearest(name string, candidates []string) string {
 	limit := min(2, len(name)/2)
 	best, bestDistance := "", limit+1
 	for _, candidate := range candidates {
 		distance := editDistance(strings.ToLower(name), strings.ToLower(candidate))
-		if distance < bestDistance {
+		likelier := distance == bestDistance && best != "" && len(candidate) == len(name)
+		if distance < bestDistance || likelier {
 			best, bestDistance = candidate, distance
 		}
 	}
 	return best
 }
 
-// editDistance counts the characters to insert, remove, replace or swap with the next to get from a to b. Strings too
-// different in length to be slips of each other are far apart without counting.
+// editDistance counts the characters to insert, remove or replace to get from a to b. Strings too long to be names are far
+// from everything.
 func editDistance(a, b string) int {
 	const far = 100
 	if len(a) > far || len(b) > far {
 		return far
 	}
-	before, row := make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		next := make([]int, len(b)+1)
-		next[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			next[j] = min(row[j]+1, next[j-1]+1, row[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				next[j] = min(next[j], before[j-2]+1)
-			}
-		}
-		before, row = row, next
-	}
-	return row[len(b)]
+	return levenshtein.Distance(a, b, nil)
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/agext/levenshtein"
 	"github.com/google/cel-go/cel"
 	"github.com/google/cel-go/common/ast"
 	"github.com/google/cel-go/common/operators"
@@ -115,7 +116,7 @@ func (e *Env) functionHint(name string) string {
 		if strings.EqualFold(f, name) {
 			return "did you mean " + f + "?"
 		}
-		if d := editDistance(f, name); d < distance {
+		if d := levenshtein.Distance(f, name, nil); d < distance {
 			best, distance = f, d
 		}
 	}
@@ -363,24 +364,4 @@ func costText(cost uint64) string {
 		return "an unlimited number of"
 	}
 	return strconv.FormatUint(cost, 10)
-}
-
-// editDistance is the Levenshtein distance in bytes.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
 }

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/agext/levenshtein"
+
 	"millrace.dev/pkg/cel"
 	"millrace.dev/pkg/event"
 )
@@ -104,29 +106,13 @@ func near(word string, distance int) bool {
 	return distance <= maxDistance && distance*4 <= len(word)
 }
 
-// editDistance returns the number of bytes to insert, remove or replace to make b of a, or a large number if that is
+// editDistance returns the number of characters to insert, remove or replace to make b of a, or a large number if that is
 // beyond hope.
 func editDistance(a, b string) int {
-	if len(a) > maxCompared || len(b) > maxCompared || max(len(a), len(b))-min(len(a), len(b)) > maxDistance {
+	if len(a) > maxCompared || len(b) > maxCompared {
 		return maxCompared
 	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
+	return levenshtein.Distance(a, b, nil)
 }
 
 // dataHint says why an expression cannot see the body, if it cannot.
