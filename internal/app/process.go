@@ -153,7 +153,7 @@ func (p *process) checks() []check {
 			return errors.New("not connected to NATS; reconnecting")
 		}
 		return nil
-	}}, {"streams", p.provision.check}}
+	}}, {"streams", p.provision.check}, {"store", p.provision.writable}}
 	if p.ingress != nil {
 		checks = append(checks, check{"ingress", p.ingress.ready})
 	}

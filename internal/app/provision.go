@@ -14,7 +14,8 @@ import (
 const (
 	// provisionRetry is the pause after the store could not be asked, refusalRetry that after it said no.
 	provisionRetry, refusalRetry = 500 * time.Millisecond, 10 * time.Second
-	// verifyEvery is how often it is checked that streams are still there: people delete them, and disks get lost.
+	// verifyEvery is how often it is checked that streams are still there and can be written to: people delete them, and
+	// disks get lost or full.
 	verifyEvery = 15 * time.Second
 	// sweepEvery is how often streams are looked for that no Broker wants.
 	sweepEvery = time.Minute
@@ -138,7 +139,33 @@ func (p *provisioner) check() error {
 	return nil
 }
 
-// faults are the Brokers whose streams are not as they should be although the store answers, with the reason.
+// writable is nil if the store takes events. A full disk takes the process out of service even if only one Broker has met
+// it yet: the others will, and the server must be restarted. Any other fault does so if it is every Broker's. That a
+// stream has reached its own limit is no fault.
+func (p *provisioner) writable() error {
+	p.mu.Lock()
+	want := p.want
+	p.mu.Unlock()
+	var fault error
+	usable := len(want) == 0
+	for _, w := range want {
+		switch err := p.conn.Writable(w.names); {
+		case err == nil:
+			usable = true
+		case errors.Is(err, stream.ErrNoSpace):
+			return fmt.Errorf("broker %s: %w", w.key(), err)
+		default:
+			fault = fmt.Errorf("broker %s: %w", w.key(), err)
+		}
+	}
+	if usable {
+		return nil
+	}
+	return fault
+}
+
+// faults are the Brokers whose streams are not as they should be, with the reason, unless it is that the store cannot be
+// asked.
 func (p *provisioner) faults() map[string]string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -146,6 +173,8 @@ func (p *provisioner) faults() map[string]string {
 	for _, w := range p.want {
 		if s := p.states[w.names.Events]; s.err != nil && !errors.Is(s.err, stream.ErrUnavailable) {
 			found["broker "+w.key()] = s.err.Error()
+		} else if err := p.conn.Writable(w.names); err != nil {
+			found["broker "+w.key()] = err.Error()
 		}
 	}
 	return found
@@ -198,6 +227,7 @@ func (p *provisioner) look(ctx context.Context, w brokerStreams) time.Time {
 	p.mu.Unlock()
 
 	err := p.provide(ctx, w, written)
+	p.conn.Verify(w.names)
 	p.report(ctx, w, before, err)
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -81,7 +81,7 @@ func (f *devFlags) run(cmd *cobra.Command, args []string) error {
 		return usageErrorf("%w", err)
 	}
 	f.Options.Logger = log
-	store, err := devserver.Start(devserver.Options{Dir: f.data})
+	store, err := devserver.Start(devserver.Options{Dir: f.data, Bounded: true, Logger: log})
 	if err != nil {
 		return err
 	}

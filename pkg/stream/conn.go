@@ -65,6 +65,7 @@ type Conn struct {
 	up atomic.Bool
 	// maxPayload is what the server said when it was connected last.
 	maxPayload atomic.Int64
+	health     *health
 }
 
 // Dial connects to NATS. If no server can be reached yet it returns a connection that keeps trying; an error means that
@@ -72,6 +73,7 @@ type Conn struct {
 func Dial(o ConnOptions) (*Conn, error) {
 	o = o.withDefaults()
 	c := &Conn{log: o.Logger}
+	c.health = newHealth(c)
 	opts, err := c.natsOptions(o)
 	if err != nil {
 		return nil, err
@@ -171,6 +173,7 @@ func (c *Conn) MaxPayload() int64 { return c.maxPayload.Load() }
 // Close flushes what was written and closes the connection.
 func (c *Conn) Close() {
 	defer c.nc.Close()
+	c.health.close()
 	if !c.Connected() {
 		return
 	}

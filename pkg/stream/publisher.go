@@ -87,9 +87,9 @@ func (p *Publisher) Publish(ctx context.Context, to *Names, msgs ...Message) err
 	case 0:
 		return nil
 	case 1:
-		return p.put(ctx, newMessage(to.EventSubject, &msgs[0]))
+		return p.put(ctx, p.conn.health.events(to), newMessage(to.EventSubject, &msgs[0]))
 	default:
-		return p.putBatch(ctx, to.EventSubject, msgs)
+		return p.putBatch(ctx, to, msgs)
 	}
 }
 
@@ -115,14 +115,14 @@ func (p *Publisher) PublishRetry(ctx context.Context, to *Names, triggerUID stri
 	}
 	msg := newMessage(subject, &m)
 	setProgress(msg.Header, at)
-	return p.put(ctx, msg)
+	return p.put(ctx, p.conn.health.retries(to), msg)
 }
 
 // Park stores the delivery of m to the Trigger with the given UID, given up for good, where people can look at it.
 func (p *Publisher) Park(ctx context.Context, to *Names, triggerUID string, m Message, at Progress) error {
 	msg := newMessage(to.ParkedPrefix+triggerUID, &m)
 	setProgress(msg.Header, at)
-	return p.put(ctx, msg)
+	return p.put(ctx, p.conn.health.parked(to), msg)
 }
 
 func newMessage(subject string, m *Message) *nats.Msg {
@@ -133,10 +133,15 @@ func newMessage(subject string, m *Message) *nats.Msg {
 	return msg
 }
 
-// put publishes one message and waits for its PubAck.
-func (p *Publisher) put(ctx context.Context, msg *nats.Msg) error {
+// put publishes one message to the stream and waits for its PubAck, but not for one of a stream that is known not to take
+// messages.
+func (p *Publisher) put(ctx context.Context, to *condition, msg *nats.Msg) error {
 	if !p.conn.Connected() {
 		return errNotConnected()
+	}
+	down, err := to.now()
+	if err != nil {
+		return err
 	}
 	release, err := p.reserve(int64(len(msg.Data)) + messageOverhead)
 	if err != nil {
@@ -147,14 +152,34 @@ func (p *Publisher) put(ctx context.Context, msg *nats.Msg) error {
 	if err != nil {
 		return p.publishError(err, msg.Size())
 	}
+	slow := time.AfterFunc(slowAck, func() { p.conn.health.suspect(to) })
+	defer slow.Stop()
 	select {
 	case <-future.Ok():
 		return nil
 	case err := <-future.Err():
-		return p.publishError(err, msg.Size())
+		return p.suspicious(to, p.publishError(err, msg.Size()))
+	case <-down:
+		return stopped(to)
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
 	}
+}
+
+// stopped is why the stream stopped taking messages while one was under way.
+func stopped(to *condition) error {
+	if _, err := to.now(); err != nil {
+		return err
+	}
+	return ErrUnavailable // it has recovered since
+}
+
+// suspicious passes an error on, after a look at the stream if the error may be the stream's condition.
+func (p *Publisher) suspicious(to *condition, err error) error {
+	if errors.Is(err, ErrUnavailable) {
+		p.conn.health.suspect(to)
+	}
+	return err
 }
 
 // errNotConnected is for those who would only wait for the connection's lock while it is being opened.
@@ -170,12 +195,17 @@ func (p *Publisher) reserve(n int64) (release func(), err error) {
 }
 
 // putBatch publishes the messages as one atomic batch: the server keeps all of them or none.
-func (p *Publisher) putBatch(ctx context.Context, subject string, msgs []Message) error {
+func (p *Publisher) putBatch(ctx context.Context, to *Names, msgs []Message) error {
 	if len(msgs) > MaxBatch {
 		return fmt.Errorf("%w: a batch holds at most %d events", ErrTooLarge, MaxBatch)
 	}
 	if !p.conn.Connected() {
 		return errNotConnected()
+	}
+	stream := p.conn.health.events(to)
+	down, err := stream.now()
+	if err != nil {
+		return err
 	}
 	var size int64
 	for i := range msgs {
@@ -191,17 +221,28 @@ func (p *Publisher) putBatch(ctx context.Context, subject string, msgs []Message
 	select {
 	case p.batches <- struct{}{}:
 		defer func() { <-p.batches }()
+	case <-down:
+		return stopped(stream)
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", ErrBusy, ctx.Err())
 	}
-	return p.commitBatch(ctx, subject, msgs)
+	slow := time.AfterFunc(slowAck, func() {
+		p.conn.health.suspect(stream)
+		select {
+		case <-down:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	defer slow.Stop()
+	return p.suspicious(stream, p.commitBatch(ctx, to, msgs))
 }
 
 // commitBatch sends all messages but the last without waiting: the answer to the commit speaks for all of them.
-func (p *Publisher) commitBatch(ctx context.Context, subject string, msgs []Message) error {
+func (p *Publisher) commitBatch(ctx context.Context, to *Names, msgs []Message) error {
 	id := nuid.Next()
 	for i := range msgs {
-		msg := newMessage(subject, &msgs[i])
+		msg := newMessage(to.EventSubject, &msgs[i])
 		msg.Header[batchIDHeader] = []string{id}
 		msg.Header[batchSequenceHeader] = []string{strconv.Itoa(i + 1)}
 		if i < len(msgs)-1 {
@@ -212,7 +253,7 @@ func (p *Publisher) commitBatch(ctx context.Context, subject string, msgs []Mess
 		}
 		msg.Header[batchCommitHeader] = []string{"1"}
 		if _, err := p.conn.js.PublishMsg(ctx, msg, jetstream.WithRetryAttempts(1)); err != nil {
-			return p.batchError(ctx, subject, msgs, err)
+			return p.batchError(ctx, to, msgs, err)
 		}
 	}
 	return nil
@@ -220,13 +261,13 @@ func (p *Publisher) commitBatch(ctx context.Context, subject string, msgs []Mess
 
 // batchError tells why a batch was refused. A batch that holds an event stored before (de-duplication is on) is refused
 // whole by the server, so it is sent again one by one: the events already there are dropped by their ids.
-func (p *Publisher) batchError(ctx context.Context, subject string, msgs []Message, err error) error {
+func (p *Publisher) batchError(ctx context.Context, to *Names, msgs []Message, err error) error {
 	var api *jetstream.APIError
 	if !errors.As(err, &api) || api.ErrorCode != codeBatchHasDuplicate {
-		return p.publishError(err, newMessage(subject, &msgs[len(msgs)-1]).Size())
+		return p.publishError(err, newMessage(to.EventSubject, &msgs[len(msgs)-1]).Size())
 	}
 	for i := range msgs {
-		if err := p.put(ctx, newMessage(subject, &msgs[i])); err != nil {
+		if err := p.put(ctx, p.conn.health.events(to), newMessage(to.EventSubject, &msgs[i])); err != nil {
 			return err
 		}
 	}

@@ -368,41 +368,79 @@ func TestLimitsChangeWithTheManifest(t *testing.T) {
 	p.checkDelivered(t, ledger)
 }
 
-// The disk of the store runs full, which its own limits should have prevented. Not one event is said to be stored that is
-// not. When there is room again, a restart of nats-server is all it takes.
-func TestFullDisk(t *testing.T) {
-	t.Parallel() // it mostly waits
-	dir := t.TempDir()
+// smallDisk mounts a file system of its own and returns its folder and a function that fills it to the last byte, as
+// others would who share the disk, and one that gives the room back.
+func smallDisk(t *testing.T) (dir string, fill, free func()) {
+	t.Helper()
+	dir = t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=96m"); err != nil {
 		t.Skipf("needs root to mount a small file system: %v", err)
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
 	ballast := filepath.Join(dir, "ballast")
-	if err := os.WriteFile(ballast, make([]byte, 40<<20), 0o600); err != nil {
-		t.Fatal(err)
+	fill = func() {
+		f, err := os.OpenFile(ballast, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		for err == nil {
+			_, err = f.Write(make([]byte, 4096))
+		}
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
 	}
-	ledger := harness.NewLedger(t)
-	c := startPressure(t, pressureManifest(ledger.URL, "millrace.dev/max-bytes: 1Gi"))
-	c.NATSFlags = natsConfig(t, "max_payload: 8MB\njetstream: {max_file_store: 10GB}")
+	free = func() {
+		if err := os.Remove(ballast); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir, fill, free
+}
+
+// startOnSmallDisk starts a cluster whose store may grow beyond the disk that it is on.
+func startOnSmallDisk(t *testing.T, dir, subscriber string, filters int) (c *harness.Cluster, health string) {
+	t.Helper()
+	c = startPressure(t, pressureManifest(subscriber, "millrace.dev/max-bytes: 1Gi"))
 	port := strconv.Itoa(harness.FreePort(t))
-	monitor := "http://127.0.0.1:" + port
-	c.NATSFlags = append(c.NATSFlags, "-sd", filepath.Join(dir, "nats"), "-m", port)
-	c.StartAll(t, 0)
+	c.NATSFlags = append(natsConfig(t, "max_payload: 8MB\njetstream: {max_file_store: 10GB}"), "-sd", filepath.Join(dir, "nats"), "-m", port)
+	c.StartAll(t, filters)
+	return c, "http://127.0.0.1:" + port + "/healthz"
+}
+
+// The disk of the store runs full, which its own limits should have prevented. Not one event is said to be stored that is
+// not. When there is room again, a restart of nats-server is all it takes.
+func TestFullDisk(t *testing.T) {
+	t.Parallel() // it mostly waits
+	dir, fill, free := smallDisk(t)
+	ledger := harness.NewLedger(t)
+	c, health := startOnSmallDisk(t, dir, ledger.URL, 0)
 	p := newProducer(t, c.URL("b"))
-	if a := p.fill(t, 96); a.code != http.StatusServiceUnavailable || a.took > 12*time.Second {
+	for range 20 {
+		p.post(t, 1<<20-1)
+	}
+	fill()
+	if a := p.fill(t, 20); a.code != http.StatusServiceUnavailable || a.took > 4*time.Second {
 		t.Errorf("on the full disk: answered %s", a)
 	}
+	waitUnready(t, "store", c.Ingress)
 	var wg sync.WaitGroup
 	for range 20 {
-		wg.Go(func() { p.post(t, 1<<20-1) })
+		wg.Go(func() {
+			if a := p.post(t, 100); a.code != http.StatusServiceUnavailable || a.took > time.Second {
+				t.Errorf("with the full disk known: answered %s", a)
+			}
+		})
 	}
 	wg.Wait()
-	if err := os.Remove(ballast); err != nil {
-		t.Fatal(err)
-	}
+	free()
 	// The server does not write to the stream again before its restart, and says so: its liveness probe is to ask this.
-	if body := get(t, monitor+"/healthz"); !strings.Contains(body, "no space left on device") {
+	if body := get(t, health); !strings.Contains(body, "no space left on device") {
 		t.Errorf("nats-server says of its health: %s", body)
+	}
+	if code, _ := readiness(t, c.Ingress); code != http.StatusServiceUnavailable {
+		t.Errorf("ready although the server does not write")
 	}
 	c.NATS.Kill()
 	c.StartNATS(t)
@@ -410,6 +448,154 @@ func TestFullDisk(t *testing.T) {
 	checkStored(t, c, p)
 	p.recover(t, 100)
 	c.StartFilter(t)
+	p.checkDelivered(t, ledger)
+}
+
+// Others fill the disk while events flow. Producers are told at once, readiness goes and comes, a supervisor restarts
+// nats-server by its health, and nobody does anything but make room.
+func TestFullDiskUnderSupervision(t *testing.T) {
+	t.Parallel() // it mostly waits
+	dir, fill, free := smallDisk(t)
+	ledger := harness.NewLedger(t)
+	c, health := startOnSmallDisk(t, dir, ledger.URL, 1)
+	p := newProducer(t, c.URL("b"))
+	var wg sync.WaitGroup
+	var refused atomic.Int64
+	flow, cut := make(chan struct{}), sync.Once{}
+	end := func() { cut.Do(func() { close(flow) }); wg.Wait() }
+	defer end()
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-flow:
+					return
+				case <-time.After(5 * time.Millisecond):
+				}
+				if a := p.post(t, 32<<10); a.code != http.StatusAccepted {
+					refused.Add(1)
+				}
+			}
+		})
+	}
+	harness.Eventually(t, "events flow", func() error {
+		if n := ledger.Total(); n < 200 {
+			return fmt.Errorf("%d delivered", n)
+		}
+		return nil
+	})
+	fill()
+	waitUnready(t, "store", c.Ingress, c.Filters[0])
+	if a := p.post(t, 100); a.code != http.StatusServiceUnavailable || a.took > time.Second {
+		t.Errorf("with the full disk known: answered %s", a)
+	}
+	stop := c.SuperviseNATS(t, health)
+	time.Sleep(4 * time.Second) // restarts are in vain while the disk is full, and must do no harm
+	free()
+	c.WaitReady(t)
+	p.recover(t, 32<<10)
+	before := ledger.Total()
+	harness.Eventually(t, "events flow again", func() error {
+		if n := ledger.Total() - before; n < 200 {
+			return fmt.Errorf("%d delivered", n)
+		}
+		return nil
+	})
+	end()
+	p.checkDelivered(t, ledger)
+	c.WaitReady(t)
+	restarts := stop()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t.Logf("%d accepted, %d refused, %d delivered; nats-server restarted %d times", len(p.accepted), refused.Load(), ledger.Total(), restarts)
+	if restarts == 0 {
+		t.Error("nats-server was not restarted, so this showed nothing")
+	}
+}
+
+// The disk is full when events are removed, and nobody publishes: the server itself notices only at the next publish. Yet
+// the ingress is not ready, and the server's health says what its supervisor must know.
+func TestFullDiskWithoutProducers(t *testing.T) {
+	t.Parallel() // it mostly waits
+	dir, fill, free := smallDisk(t)
+	ledger := harness.NewLedger(t)
+	c, health := startOnSmallDisk(t, dir, ledger.URL, 0)
+	p := newProducer(t, c.URL("b"))
+	for range 1000 {
+		p.post(t, 10)
+	}
+	fill()
+	removeUntilFailure(t, c, 1000)
+	waitUnready(t, "store", c.Ingress)
+	harness.Eventually(t, "nats-server knows of it", func() error {
+		if body := get(t, health); !strings.Contains(body, "no space left on device") {
+			return errors.New(body)
+		}
+		return nil
+	})
+	stop := c.SuperviseNATS(t, health)
+	free()
+	c.WaitReady(t)
+	p.recover(t, 100)
+	if stop() == 0 {
+		t.Error("nats-server was not restarted")
+	}
+}
+
+// removeUntilFailure removes every other event, as deliveries do that end out of order, until the server cannot.
+func removeUntilFailure(t *testing.T, c *harness.Cluster, last uint64) {
+	t.Helper()
+	nc, err := nats.Connect(c.NATSURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, err := js.StreamNameBySubject(t.Context(), "millrace.events.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := js.Stream(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for seq := uint64(2); seq < last; seq += 2 {
+		if err := s.DeleteMsg(t.Context(), seq); err != nil {
+			return
+		}
+	}
+	t.Fatal("everything could be removed from a full disk")
+}
+
+// Dev mode brings its server along, so it recovers by itself as soon as there is room.
+func TestFullDiskInDevMode(t *testing.T) {
+	t.Parallel() // it mostly waits
+	dir, fill, free := smallDisk(t)
+	ledger := harness.NewLedger(t)
+	file := filepath.Join(t.TempDir(), "broker.yaml")
+	harness.WriteFile(t, file, pressureManifest(ledger.URL, "millrace.dev/max-bytes: 16Mi"))
+	d := harness.StartDev(t, filepath.Join(dir, "data"), file)
+	p := newProducer(t, d.URL+"/default/b")
+	for range 10 {
+		p.post(t, 100<<10)
+	}
+	fill()
+	if a := p.fill(t, 20); a.code != http.StatusServiceUnavailable || a.took > 4*time.Second {
+		t.Errorf("on the full disk: answered %s", a)
+	}
+	waitUnready(t, "store", &harness.Server{Process: &harness.Process{Name: "dev"}, Admin: d.Admin})
+	harness.Eventually(t, "people are told", func() error {
+		if out := d.Out.String(); !strings.Contains(out, "make room") || !strings.Contains(out, dir) {
+			return errors.New(out)
+		}
+		return nil
+	})
+	free()
+	harness.WaitReady(t, d.Admin+"/readyz")
+	p.recover(t, 100<<10)
 	p.checkDelivered(t, ledger)
 }
 

@@ -1,7 +1,9 @@
 package harness
 
 import (
+	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -100,6 +103,68 @@ func (c *Cluster) StartNATS(t testing.TB) {
 	t.Helper()
 	args := []string{"-js", "-a", "127.0.0.1", "-p", strconv.Itoa(c.natsPort), "-sd", filepath.Join(c.dir, "nats")}
 	c.NATS = Start(t, filepath.Join(c.bin, "nats-server"), append(args, c.NATSFlags...)...)
+}
+
+// SuperviseNATS does to the store what a kubelet does with a liveness probe: url is asked twice a second, and after three
+// failures in a row the store is told to end, killed if it does not, and started again. Nobody else may start or kill the
+// store until stop has been called, which returns how often that was done.
+func (c *Cluster) SuperviseNATS(t testing.TB, url string) (stop func() (restarts int)) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	restarts, done := 0, make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(500 * time.Millisecond)
+		defer tick.Stop()
+		for failures := 0; ; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if failures++; healthy(ctx, url) {
+				failures = 0
+			}
+			if failures >= 3 && ctx.Err() == nil {
+				failures = 0
+				restarts++
+				c.NATS.end()
+				c.StartNATS(t)
+			}
+		}
+	}()
+	stop = func() int {
+		cancel()
+		<-done
+		return restarts
+	}
+	t.Cleanup(func() { stop() })
+	return stop
+}
+
+func healthy(ctx context.Context, url string) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return false
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+// end asks the process to end and kills it if it takes too long.
+func (p *Process) end() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(5 * time.Second):
+		p.Kill()
+	}
 }
 
 // StartIngress starts the ingress, at the same port each time, and does not wait for it.
