@@ -421,9 +421,11 @@ func TestFullDisk(t *testing.T) {
 		p.post(t, 1<<20-1)
 	}
 	fill()
-	if a := p.fill(t, 20); a.code != http.StatusServiceUnavailable || a.took > 4*time.Second {
+	a := p.fill(t, 20)
+	if a.code != http.StatusServiceUnavailable || a.took > 4*time.Second {
 		t.Errorf("on the full disk: answered %s", a)
 	}
+	t.Logf("the first refusal: %s", a)
 	waitUnready(t, "store", c.Ingress)
 	var wg sync.WaitGroup
 	for range 20 {
