@@ -191,7 +191,9 @@ func (r *runner) storeReply(j *job, reply *event.Event) error {
 		return nil
 	}
 	m := stream.Message{Event: reply, ID: j.messageID("reply")}
-	err := patiently(r.base, replyPatience, func(ctx context.Context) error { return r.opts.Publisher.Publish(ctx, r.names, m) })
+	ctx, cancel := context.WithTimeout(r.base, replyPatience)
+	defer cancel()
+	err := insist(ctx, func(ctx context.Context) error { return r.opts.Publisher.Publish(ctx, r.names, m) }, passing)
 	switch {
 	case err == nil:
 		j.to.counts.replies.Add(1)
@@ -201,13 +203,11 @@ func (r *runner) storeReply(j *job, reply *event.Event) error {
 	return err
 }
 
-// patiently repeats a write to the store for a while as long as the store is away or busy.
-func patiently(ctx context.Context, patience time.Duration, write func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
+// insist writes until the store takes it, an error is not to be tried again, or ctx ends, and returns the last error.
+func insist(ctx context.Context, write func(context.Context) error, again func(err error, pause time.Duration) bool) error {
 	for pause := storeRetry; ; pause = min(2*pause, maxStoreRetry) {
 		err := write(ctx)
-		if !errors.Is(err, stream.ErrUnavailable) && !errors.Is(err, stream.ErrBusy) {
+		if err == nil || !again(err, pause) {
 			return err
 		}
 		select {
@@ -216,6 +216,11 @@ func patiently(ctx context.Context, patience time.Duration, write func(context.C
 		case <-time.After(pause):
 		}
 	}
+}
+
+// passing tells errors of a store that is away or busy from those that stay.
+func passing(err error, _ time.Duration) bool {
+	return errors.Is(err, stream.ErrUnavailable) || errors.Is(err, stream.ErrBusy)
 }
 
 // postpone writes the job to the retry stream, to be due after delay, and settles it here. Without a delay it waits in
@@ -294,18 +299,13 @@ func (r *runner) runDeadLetter(j job) {
 
 // store writes until the store takes it, then settles the job; false if the dispatcher was stopped before.
 func (r *runner) store(j *job, write func(context.Context) error) bool {
-	for pause := storeRetry; ; pause = min(2*pause, maxStoreRetry) {
-		err := write(r.base)
-		if err == nil {
-			j.settle.done()
-			return true
-		}
+	err := insist(r.base, write, func(err error, pause time.Duration) bool {
 		r.log.Warn("cannot store a delivery, trying again",
 			slog.String("trigger", j.to.name), slog.Duration("retry_in", pause), slog.Any("error", err))
-		select {
-		case <-r.base.Done():
-			return false
-		case <-time.After(pause):
-		}
+		return true
+	})
+	if err == nil {
+		j.settle.done()
 	}
+	return err == nil
 }

@@ -11,7 +11,7 @@ import (
 	"millrace.dev/pkg/stream"
 )
 
-func TestPatientlyRepeatsWhatMayWorkLater(t *testing.T) {
+func TestInsistRepeatsWhatMayWorkLater(t *testing.T) {
 	refused := errors.New("refused")
 	for name, c := range map[string]struct {
 		results []error // the last one again and again
@@ -28,10 +28,12 @@ func TestPatientlyRepeatsWhatMayWorkLater(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				start, writes := time.Now(), 0
-				err := patiently(t.Context(), replyPatience, func(context.Context) error {
+				ctx, cancel := context.WithTimeout(t.Context(), replyPatience)
+				defer cancel()
+				err := insist(ctx, func(context.Context) error {
 					writes++
 					return c.results[min(writes, len(c.results))-1]
-				})
+				}, passing)
 				if !errors.Is(err, c.want) || writes != c.writes || time.Since(start) != c.took {
 					t.Errorf("%v after %d writes and %s, want %v after %d and %s", err, writes, time.Since(start), c.want, c.writes, c.took)
 				}

@@ -213,13 +213,9 @@ func (r *runner) onEvent(d *stream.Delivery) {
 func (r *runner) free() free {
 	events := r.opts.budgets.events
 	return free{
-		messages: int64(max(1, r.maxAckPending()/ourShare)) - r.unsettled.Load(),
+		messages: int64(max(1, cmp.Or(r.opts.MaxAckPending, stream.DefaultMaxAckPending)/ourShare)) - r.unsettled.Load(),
 		bytes:    events.left() - events.limit/transitShare,
 	}
-}
-
-func (r *runner) maxAckPending() int {
-	return cmp.Or(r.opts.MaxAckPending, stream.DefaultMaxAckPending)
 }
 
 // offer gives a job to its lane, or to the backlog if the lane has no room for it.

@@ -164,6 +164,20 @@ func (r *receiver) finish(ctx context.Context) error {
 	return nil
 }
 
+// ensureConsumer makes sure that the consumer is there. created is when its stream was, which tells one made anew, whose
+// sequences begin at 1 again.
+func (c *Conn) ensureConsumer(ctx context.Context, o ConsumeOptions) (consumer jetstream.Consumer, created time.Time, err error) {
+	st, err := c.js.Stream(ctx, o.Stream)
+	if err != nil {
+		return nil, created, fmt.Errorf("look up stream %s: %w", o.Stream, err)
+	}
+	consumer, err = st.CreateOrUpdateConsumer(ctx, consumerConfig(o))
+	if err != nil {
+		return nil, created, fmt.Errorf("create consumer %s of %s: %w", o.Name, o.Stream, err)
+	}
+	return consumer, st.CachedInfo().Created, nil
+}
+
 // consumerConfig is what all our consumers share. MaxDeliver is unlimited: attempts are counted in headers, so a crash on
 // the last one loses nothing.
 func consumerConfig(o ConsumeOptions) jetstream.ConsumerConfig {

@@ -63,15 +63,12 @@ func (c *Conn) Consume(ctx context.Context, o ConsumeOptions, handle func(*Deliv
 
 // open makes sure that the consumer is there and subscribes to it.
 func (s *Consumption) open(ctx context.Context) error {
-	st, err := s.conn.js.Stream(ctx, s.opts.Stream)
+	consumer, created, err := s.conn.ensureConsumer(ctx, s.opts)
 	if err != nil {
-		return fmt.Errorf("look up stream %s: %w", s.opts.Stream, err)
+		return err
 	}
-	s.consumer, err = st.CreateOrUpdateConsumer(ctx, consumerConfig(s.opts))
-	if err != nil {
-		return fmt.Errorf("create consumer %s of %s: %w", s.opts.Name, s.opts.Stream, err)
-	}
-	r := s.renew(ctx, st.CachedInfo().Created)
+	s.consumer = consumer
+	r := s.renew(ctx, created)
 	cc, err := s.consumer.Consume(
 		func(msg jetstream.Msg) {
 			if d := r.accept(msg); d != nil {

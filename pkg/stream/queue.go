@@ -38,16 +38,12 @@ func (c *Conn) OpenQueue(ctx context.Context, o ConsumeOptions) (*Queue, error) 
 // Reopen makes sure that the consumer is there, which the server removes when nobody has used it for a while. What is in
 // flight stays so.
 func (q *Queue) Reopen(ctx context.Context) error {
-	st, err := q.conn.js.Stream(ctx, q.opts.Stream)
+	consumer, created, err := q.conn.ensureConsumer(ctx, q.opts)
 	if err != nil {
-		return fmt.Errorf("look up stream %s: %w", q.opts.Stream, err)
-	}
-	consumer, err := st.CreateOrUpdateConsumer(ctx, consumerConfig(q.opts))
-	if err != nil {
-		return fmt.Errorf("create consumer %s of %s: %w", q.opts.Name, q.opts.Stream, err)
+		return err
 	}
 	q.consumer = consumer
-	if created := st.CachedInfo().Created; q.receiver == nil || !q.created.Equal(created) {
+	if q.receiver == nil || !q.created.Equal(created) {
 		q.renew(ctx, created)
 		return nil
 	}

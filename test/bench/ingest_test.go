@@ -192,6 +192,20 @@ func structuredRequest(url string, n int) *http.Request {
 	return req
 }
 
+// postOne sends one event, which must be accepted.
+func postOne(client *http.Client, req *http.Request) error {
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, resp.Body)
+	if resp.StatusCode != http.StatusAccepted {
+		return fmt.Errorf("status %d", resp.StatusCode)
+	}
+	return nil
+}
+
 // post sends count events over all connections and returns the rate in events a second. Every event must be accepted.
 func post(b *testing.B, client *http.Client, url string, count int, request func(string, int) *http.Request) float64 {
 	b.Helper()
@@ -201,15 +215,8 @@ func post(b *testing.B, client *http.Client, url string, count int, request func
 	for range connections {
 		wg.Go(func() {
 			for n := next.Add(1); n <= int64(count); n = next.Add(1) {
-				resp, err := client.Do(request(url, int(n)))
-				if err != nil {
+				if err := postOne(client, request(url, int(n))); err != nil {
 					b.Error(err)
-					return
-				}
-				_, _ = io.Copy(io.Discard, resp.Body)
-				resp.Body.Close()
-				if resp.StatusCode != http.StatusAccepted {
-					b.Errorf("status %d", resp.StatusCode)
 					return
 				}
 			}

@@ -233,14 +233,7 @@ func (r *rig) waitFor(b *testing.B, total int) {
 func (r *rig) send(b *testing.B, id string) {
 	req := binaryRequest(r.URL("b"), 0)
 	req.Header["Ce-Id"], req.Header["Ce-Type"] = []string{id}, []string{"steady"}
-	resp, err := r.client.Do(req)
-	if err != nil {
+	if err := postOne(r.client, req); err != nil {
 		b.Error(err)
-		return
-	}
-	_, _ = io.Copy(io.Discard, resp.Body)
-	resp.Body.Close()
-	if resp.StatusCode != http.StatusAccepted {
-		b.Errorf("status %d", resp.StatusCode)
 	}
 }

@@ -2,8 +2,6 @@ package chaos
 
 import (
 	"errors"
-	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"strings"
@@ -98,25 +96,8 @@ func (p *process) waitReady(t testing.TB) {
 		if p.ended() {
 			return errors.New("it ended")
 		}
-		return ready(t, p.ready)
+		return harness.Healthy(t.Context(), p.ready)
 	})
-}
-
-func ready(t testing.TB, url string) error {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("status %d", resp.StatusCode)
-	}
-	return nil
 }
 
 // tail is the end of the output, without the attempts that failed because the test wanted them to.

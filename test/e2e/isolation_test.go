@@ -18,7 +18,7 @@ import (
 
 // Sixty subscribers that never answer, each with more events of its own than its Trigger may have under way in two filters,
 // could hold 12,000 unsettled events, and the store hands out 8,192. Still the Trigger beside them gets its events at once,
-// and when they answer again each of their events is there.
+// and when they answer again each of their events is there, once.
 func TestMaxAckPendingIsNotExhaustedByHungSubscribers(t *testing.T) {
 	const hung, own, steady, perSecond = 60, 220, 1000, 300
 	release := make(chan struct{})

@@ -401,17 +401,8 @@ func TestPeerDefect08_NATSMayBeAwayForAnyTime(t *testing.T) {
 // notReady returns nil if the server says that it is not ready.
 func notReady(t testing.TB, s *harness.Server) error {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.Admin+"/readyz", nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusServiceUnavailable {
-		return fmt.Errorf("/readyz of %s answers %d", s.Name, resp.StatusCode)
+	if code, _ := readiness(t, s); code != http.StatusServiceUnavailable {
+		return fmt.Errorf("/readyz of %s answers %d", s.Name, code)
 	}
 	return nil
 }

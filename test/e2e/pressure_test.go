@@ -16,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"millrace.dev/test/harness"
@@ -159,7 +158,7 @@ func (p *producer) checkDelivered(t *testing.T, ledger *harness.Ledger) {
 }
 
 // readiness is what /readyz says.
-func readiness(t *testing.T, s *harness.Server) (int, map[string]string) {
+func readiness(t testing.TB, s *harness.Server) (int, map[string]string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.Admin+"/readyz", nil)
 	if err != nil {
@@ -253,7 +252,8 @@ func TestNATSAwayAndBack(t *testing.T) {
 // NATS hangs, as on a machine that swaps or a disk that stalls: every producer gets an answer within a bounded time, the
 // window of unconfirmed events fills and no further, and it goes on when NATS does.
 func TestNATSHangs(t *testing.T) {
-	t.Parallel()                   // it mostly waits
+	t.Parallel() // it mostly waits
+
 	const bound = 14 * time.Second // the wait for a confirmation, a write that is stuck before it, and a slow machine
 	ledger := harness.NewLedger(t)
 	c := startPressure(t, pressureManifest(ledger.URL))
@@ -547,15 +547,7 @@ func TestFullDiskWithoutProducers(t *testing.T) {
 // removeUntilFailure removes every other event, as deliveries do that end out of order, until the server cannot.
 func removeUntilFailure(t *testing.T, c *harness.Cluster, last uint64) {
 	t.Helper()
-	nc, err := nats.Connect(c.NATSURL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := jetStream(t, c.NATSURL())
 	name, err := js.StreamNameBySubject(t.Context(), "millrace.events.>")
 	if err != nil {
 		t.Fatal(err)
@@ -604,15 +596,7 @@ func TestFullDiskInDevMode(t *testing.T) {
 // checkStored reads the stream directly: every accepted event must be in it.
 func checkStored(t *testing.T, c *harness.Cluster, p *producer) {
 	t.Helper()
-	nc, err := nats.Connect(c.NATSURL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := jetStream(t, c.NATSURL())
 	stored := map[string]bool{}
 	names := js.StreamNames(t.Context(), jetstream.WithStreamListSubject("millrace.events.>"))
 	for name := range names.Name() {

@@ -193,22 +193,25 @@ func FreePort(t testing.TB) int {
 // WaitReady waits until url answers 200.
 func WaitReady(t testing.TB, url string) {
 	t.Helper()
-	Eventually(t, url+" answers 200", func() error {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-		if err != nil {
-			return err
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			body, _ := io.ReadAll(resp.Body)
-			return fmt.Errorf("status %d: %s", resp.StatusCode, body)
-		}
-		return nil
-	})
+	Eventually(t, url+" answers 200", func() error { return Healthy(t.Context(), url) })
+}
+
+// Healthy returns nil if url answers 200.
+func Healthy(ctx context.Context, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		body, _ := io.ReadAll(resp.Body)
+		return fmt.Errorf("status %d: %s", resp.StatusCode, body)
+	}
+	return nil
 }
 
 // Eventually waits until ok returns nil.
