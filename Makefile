@@ -11,14 +11,22 @@ TESTFLAGS ?=
 FUZZTIME ?= 10s
 BENCH ?= .
 BENCHTIME ?= 1s
+MODE ?= quick
+SCENARIOS ?=
+BENCHFLAGS ?=
+BASE ?= main
+COUNT ?= 6
 PKG ?= ./...
+INSTALL ?= config/install.yaml
+IMAGES ?= millrace
+TAG ?= devel
 
 ##@ Use
 
 .PHONY: help
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+		/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build every program of cmd/ into bin/
@@ -33,6 +41,15 @@ run: build ## Run a broker on this machine with the live-stream example
 .PHONY: test
 test: ## Run all tests (PKG=./pkg/x/... TESTFLAGS='-v -run Name' RACE= to narrow or vary)
 	go test $(RACE) -timeout 15m $(TESTFLAGS) $(PKG)
+
+.PHONY: test-api
+test-api: ## Test CRDs, controller and RBAC on a real Kubernetes API: that of KUBECONFIG, or one built once and run on loopback
+	@[[ -n "$${KUBECONFIG:-}" ]] || { binaries=$$(hack/kube-binaries.sh); export MILLRACE_KUBE_BINARIES=$$binaries; }; \
+		go test $(RACE) -count=1 -timeout 10m $(TESTFLAGS) ./test/api/...
+
+.PHONY: e2e
+e2e: ## Test config/install.yaml on a cluster that runs pods: that of KUBECONFIG, or a node started on this machine (as root)
+	hack/e2e.sh $(TESTFLAGS)
 
 .PHONY: cover
 cover: ## Run all tests and print the coverage of each function (cover.out)
@@ -57,9 +74,21 @@ fuzz: ## Fuzz every target for FUZZTIME each (PKG=./pkg/x to narrow)
 chaos: ## Break a running broker and account for every event (CHAOS_SEED= _EVENTS= _KILLS= _DURATION= _MODE=r1|r3 _REPORT=folder)
 	CHAOS_SEED=$${CHAOS_SEED:-1} go test -count=1 -timeout 2h -v -run '^TestChaos$$' ./test/chaos
 
+.PHONY: e2e-sources
+e2e-sources: ## Run sources against a real Kafka, got from Maven Central (E2E_RECORDS=200000)
+	jars=$$(hack/kafka.sh) && MILLRACE_KAFKA_JARS=$$jars go test -count=1 -timeout 20m -v $(TESTFLAGS) ./test/e2esources
+
 .PHONY: bench
-bench: ## Run the benchmarks (BENCH=regexp BENCHTIME=1s PKG=./pkg/x to narrow)
+bench: ## Measure against the goals and write docs/benchmarks.md (MODE=quick|full|smoke; SCENARIOS='ingest dev' and BENCHFLAGS='-profiles DIR' only print)
+	go run ./test/bench -mode $(MODE) $(if $(SCENARIOS)$(BENCHFLAGS)$(filter smoke,$(MODE)),,-out docs) $(BENCHFLAGS) $(SCENARIOS)
+
+.PHONY: bench-micro
+bench-micro: ## Run the benchmarks of the packages (BENCH=regexp BENCHTIME=1s PKG=./pkg/x to narrow)
 	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem $(TESTFLAGS) $(PKG)
+
+.PHONY: bench-compare
+bench-compare: ## Compare the benchmarks of the packages with those of another commit (BASE=main BENCH= BENCHTIME= COUNT=6 PKG=./pkg/...)
+	hack/bench-compare.sh '$(BASE)' '$(BENCH)' '$(BENCHTIME)' '$(COUNT)' $(if $(filter ./...,$(PKG)),./pkg/...,$(PKG))
 
 .PHONY: ci
 ci: ## Run everything that continuous integration runs
@@ -74,6 +103,10 @@ fmt: ## Format the Go files
 .PHONY: generate
 generate: ## Regenerate deep copies and CRDs
 	hack/generate.sh
+
+.PHONY: install-yaml
+install-yaml: ## Render config/install.yaml (IMAGES=prefix TAG=tag INSTALL=file for one that names published images)
+	hack/install-yaml.sh $(INSTALL) $(IMAGES) $(TAG)
 
 .PHONY: clean
 clean: ## Remove what build and cover made

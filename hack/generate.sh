@@ -13,8 +13,11 @@ out=$(cd "${1:-$root}" && pwd)
 cd "$root"
 
 generator=$(go -C tools tool -n controller-gen)
-mkdir -p "$out/api/eventing/v1" "$out/config/crds"
+mkdir -p "$out/config/crds"
 
 # Deepcopy first: it is what makes the types whole, and the CRDs are read from them.
-"$generator" object paths=./api/... output:object:dir="$out/api/eventing/v1"
+for package in api/*/v*; do
+  mkdir -p "$out/$package"
+  "$generator" object paths="./$package" output:object:dir="$out/$package"
+done
 "$generator" crd paths=./api/... output:crd:dir="$out/config/crds"

@@ -9,13 +9,16 @@ import (
 
 	"millrace.dev/internal/app"
 	"millrace.dev/internal/cmdline"
+	"millrace.dev/internal/objects/kube"
 )
 
 func main() {
-	os.Exit(cmdline.Main(cmdline.NewServer("broker-filter", "Match stored events against Triggers and deliver them to subscribers.",
-		func(f *cmdline.Flags, fs *pflag.FlagSet) {
-			f.BindProcess(fs)
+	os.Exit(cmdline.Main(cmdline.NewServer(cmdline.Server{
+		Use: "broker-filter", Short: "Match stored events against Triggers and deliver them to subscribers.",
+		Bind: func(f *cmdline.Flags, fs *pflag.FlagSet) {
 			f.BindNATS(fs)
 			f.BindSubscribers(fs)
-		}, app.RunFilter)))
+		},
+		Run: app.RunFilter, Cluster: kube.Open,
+	})))
 }

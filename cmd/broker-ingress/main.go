@@ -8,13 +8,16 @@ import (
 
 	"millrace.dev/internal/app"
 	"millrace.dev/internal/cmdline"
+	"millrace.dev/internal/objects/kube"
 )
 
 func main() {
-	os.Exit(cmdline.Main(cmdline.NewServer("broker-ingress", "Accept CloudEvents over HTTP and store them in NATS JetStream.",
-		func(f *cmdline.Flags, fs *pflag.FlagSet) {
-			f.BindProcess(fs)
+	os.Exit(cmdline.Main(cmdline.NewServer(cmdline.Server{
+		Use: "broker-ingress", Short: "Accept CloudEvents over HTTP and store them in NATS JetStream.",
+		Bind: func(f *cmdline.Flags, fs *pflag.FlagSet) {
 			f.BindListen(fs)
 			f.BindNATS(fs)
-		}, app.RunIngress)))
+		},
+		Run: app.RunIngress, Cluster: kube.OpenBrokers,
+	})))
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"net/http"
+	"net/http/pprof"
 	"sync/atomic"
 
 	"millrace.dev/internal/adminapi"
@@ -22,6 +23,7 @@ type admin struct {
 	remarks  func() map[string]string
 	metrics  http.Handler
 	api      http.Handler // nil if not served
+	profiles bool         // serve /debug/pprof/
 	stopping atomic.Bool
 }
 
@@ -34,6 +36,11 @@ func (a *admin) handler() http.Handler {
 	mux.Handle("GET /metrics", a.metrics)
 	if a.api != nil {
 		mux.Handle(adminapi.Prefix, a.api)
+	}
+	if a.profiles {
+		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	}
 	return mux
 }

@@ -99,6 +99,17 @@ func (c *console) printTrigger(t triggerStatus) {
 	fmt.Fprintf(c.out, "Trigger %-32s Not ready  %s: %s\n", t.key, t.reason, t.message)
 }
 
+// source prints how a source is. Unlike a Trigger it may become ready long after it was read.
+func (c *console) source(s sourceState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.Ready {
+		fmt.Fprintf(c.out, "Source  %-32s Ready      -> %s\n", s.key, s.target)
+		return
+	}
+	fmt.Fprintf(c.out, "Source  %-32s Not ready  %s: %s\n", s.key, s.Reason, s.Message)
+}
+
 // printSkipped prints what the manifests hold that is not served, as there may be what somebody waits for.
 func (c *console) printSkipped(m *model) {
 	for _, what := range slices.Sorted(maps.Keys(m.skipped)) {

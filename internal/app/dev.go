@@ -23,11 +23,11 @@ type DevOptions struct {
 	Out io.Writer
 }
 
-// RunDev runs the ingress and the filter in one process until ctx ends, and tells a person what they serve. Subscribers
+// RunDev runs the ingress, the filter and the sources in one process until ctx ends, and tells a person what they serve. Subscribers
 // may be on this machine. o.NATS names the store, an embedded one in `millrace dev`.
 func RunDev(ctx context.Context, o DevOptions) error {
 	o.AllowLoopback = true
-	p, err := newProcess(ctx, o.Options, parts{ingress: true, filter: true})
+	p, err := newProcess(ctx, o.Options, parts{ingress: true, filter: true, sources: true})
 	if err != nil {
 		return err
 	}
@@ -41,6 +41,7 @@ func RunDev(ctx context.Context, o DevOptions) error {
 		c.onReady = func(baseURL string) { go o.OnReady(ctx, baseURL) }
 	}
 	p.tell = c.problems
+	p.tellSource = c.source
 	p.onApply = func(m *model) { go c.show(ctx, m) }
 	stopDemo, err := serveDemo(ctx, o, p.log)
 	if err != nil {

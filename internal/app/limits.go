@@ -51,9 +51,15 @@ func (d LimitDefaults) validate() error {
 	return nil
 }
 
-// resolve returns the limits of a Broker's streams, and how many bytes of data an event for it may have. An annotation
-// that makes no sense counts as not there: whoever loads objects has reported it.
-func (d LimitDefaults) resolve(o *eventingv1.Broker) (_ stream.Limits, eventBytes int) {
+// Complete returns the limits with no field left zero, or says which makes no sense.
+func (d LimitDefaults) Complete() (LimitDefaults, error) {
+	d = d.withDefaults()
+	return d, d.validate()
+}
+
+// Resolve returns the limits of a Broker's streams, and how many bytes of data an event for it may have. An annotation
+// that makes no sense counts as not there: whoever loads objects has reported it. d must be complete.
+func (d LimitDefaults) Resolve(o *eventingv1.Broker) (_ stream.Limits, eventBytes int) {
 	own, _ := o.Limits()
 	eventBytes = int(d.MaxEventBytes)
 	if own.MaxEventBytes > 0 {

@@ -19,7 +19,7 @@ func TestLimitsOfABroker(t *testing.T) {
 	}
 	check := func(wantBytes int) {
 		t.Helper()
-		got, eventBytes := defaults.resolve(o)
+		got, eventBytes := defaults.Resolve(o)
 		if diff := cmp.Diff(want, got); diff != "" || eventBytes != wantBytes {
 			t.Errorf("events of %d bytes, want(-) got(+):\n%s", eventBytes, diff)
 		}

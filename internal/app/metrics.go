@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"errors"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -26,6 +27,9 @@ func (p *process) registerMetrics() error {
 	}
 	if p.filter != nil {
 		err = errors.Join(err, registerFilter(p.metrics, p.filter.dispatcher))
+	}
+	if p.sources != nil {
+		err = errors.Join(err, registerSources(p.metrics, p.sources))
 	}
 	return err
 }
@@ -87,6 +91,46 @@ func registerFilter(m *telemetry.Metrics, d *dispatch.Dispatcher) error {
 				key := attribute.String("broker", s.Broker)
 				r(int64(s.CEL), key, attribute.String("dialect", "cel"))
 				r(int64(s.CESQL), key, attribute.String("dialect", "cesql"))
+			}
+		}),
+	)
+}
+
+func registerSources(m *telemetry.Metrics, s *sources) error {
+	each := func(value func(sourceState) int64) telemetry.Observe {
+		return func(r report) {
+			for _, state := range s.states() {
+				r(value(state), attribute.String("source", state.key))
+			}
+		}
+	}
+	return errors.Join(
+		m.Gauge("millrace.source.ready", "1 for the reason given, which is Ready if the source receives events.", func(r report) {
+			for _, state := range s.states() {
+				r(1, attribute.String("source", state.key), attribute.String("reason", cmp.Or(state.Reason, "Ready")))
+			}
+		}),
+		m.Gauge("millrace.source.assigned", "Partitions that this process has.",
+			each(func(s sourceState) int64 { return int64(s.Assigned) })),
+		m.Gauge("millrace.source.lag", "Messages in these partitions that are not settled.",
+			each(func(s sourceState) int64 { return s.Lag })),
+		m.Gauge("millrace.source.oldest.seconds", "Age of the oldest message received and not settled.",
+			each(func(s sourceState) int64 { return int64(s.Oldest.Seconds()) })),
+		m.Gauge("millrace.source.held.bytes", "Bytes of messages received and not settled.",
+			each(func(s sourceState) int64 { return s.Held })),
+		m.Gauge("millrace.source.waiting", "Deliveries that wait to try the sink again.",
+			each(func(s sourceState) int64 { return s.Outlet.Waiting })),
+		m.Gauge("millrace.source.last.error.time", "When the sink last failed, in seconds since 1970; 0 if it never did.",
+			each(func(s sourceState) int64 { return max(s.Outlet.LastErrorAt.Unix(), 0) })),
+		m.Counter("millrace.source.failures", "Attempts to deliver that failed.",
+			each(func(s sourceState) int64 { return int64(s.Outlet.Failed) })),
+		m.Counter("millrace.source.events", "Messages by what became of them.", func(r report) {
+			for _, state := range s.states() {
+				for outcome, n := range map[string]uint64{
+					"sent": state.Outlet.Sent, "dead_lettered": state.Outlet.DeadLettered, "dropped": state.Outlet.Dropped,
+				} {
+					r(int64(n), attribute.String("source", state.key), attribute.String("outcome", outcome))
+				}
 			}
 		}),
 	)

@@ -13,6 +13,7 @@ import (
 
 	eventingv1 "millrace.dev/api/eventing/v1"
 	"millrace.dev/internal/objects"
+	"millrace.dev/internal/resolve"
 	"millrace.dev/pkg/broker"
 	"millrace.dev/pkg/delivery"
 	"millrace.dev/pkg/dispatch"
@@ -30,6 +31,7 @@ const (
 // model is what the data plane serves, built from one set of objects. It is immutable.
 type model struct {
 	brokers []*brokerModel
+	sources []*sourceModel
 	// orphans are the Triggers whose Broker is not there.
 	orphans  []triggerStatus
 	problems []objects.Problem
@@ -106,6 +108,7 @@ type builder struct {
 
 type compiledTrigger struct {
 	generation int64
+	annotation string // which the API server does not count as a new generation
 	filter     *trigger.Filter
 	errs       field.ErrorList
 }
@@ -139,6 +142,8 @@ func (b *builder) build(set *objects.Set) *model {
 		m.problems = append(m.problems, bm.add(o, c, set)...)
 	}
 	b.compiled = used
+	sources, problems := newSources(set, byKey)
+	m.sources, m.problems = sources, append(m.problems, problems...)
 	slices.SortFunc(m.brokers, func(x, y *brokerModel) int { return cmp.Compare(x.key(), y.key()) })
 	return m
 }
@@ -146,7 +151,7 @@ func (b *builder) build(set *objects.Set) *model {
 func newBrokerModel(o *eventingv1.Broker, defaults LimitDefaults) *brokerModel {
 	n := stream.NewNames(o.Namespace, o.Name, string(o.UID))
 	dedup, _ := strconv.ParseBool(o.Annotations[eventingv1.DeduplicateAnnotation])
-	limits, eventBytes := defaults.resolve(o)
+	limits, eventBytes := defaults.Resolve(o)
 	return &brokerModel{
 		names:    n,
 		limits:   limits,
@@ -159,10 +164,11 @@ func newBrokerModel(o *eventingv1.Broker, defaults LimitDefaults) *brokerModel {
 // compile compiles the Trigger's filter, unless it is the same as at the last build.
 func (b *builder) compile(o *eventingv1.Trigger) compiledTrigger {
 	c, ok := b.compiled[string(o.UID)]
-	if ok && c.generation == o.Generation {
+	annotation := o.Annotations[eventingv1.CELFilterAnnotation]
+	if ok && c.generation == o.Generation && c.annotation == annotation {
 		return c
 	}
-	c = compiledTrigger{generation: o.Generation}
+	c = compiledTrigger{generation: o.Generation, annotation: annotation}
 	c.filter, c.errs = b.compiler.Compile(o)
 	return c
 }
@@ -206,6 +212,7 @@ func newTrigger(o *eventingv1.Trigger, of *eventingv1.Broker, c compiledTrigger)
 	return &dispatch.Trigger{
 		Namespace: o.Namespace, Name: o.Name, UID: string(o.UID),
 		Filter: c.filter, Subscriber: subscriber, DeadLetterSink: sink, Policy: policy, MaxConcurrency: limit,
+		State: resolve.State(o, of),
 	}, status, nil
 }
 
@@ -215,19 +222,31 @@ func orphan(o *eventingv1.Trigger) triggerStatus {
 		key: o.Namespace + "/" + o.Name, reason: eventingv1.ReasonBrokerDoesNotExist,
 		message: "there is no Broker " + o.BrokerName().String(),
 	}
-	if cond := notReady(o); cond != nil {
+	if cond := falseCondition(o, eventingv1.ConditionBrokerReady); cond != nil {
 		status.reason, status.message = cond.Reason, cond.Message
 	}
 	return status
 }
 
-// notReady returns the condition by which whoever resolved the Trigger keeps it out of effect, or nil.
+// notReady returns the condition by which whoever resolved the Trigger keeps it out of effect, or nil. Other conditions
+// do not: a Trigger must not miss events because its Broker, or what it depends on, is not well for a while, and Ready
+// waits in turn for it to be in effect.
 func notReady(o *eventingv1.Trigger) *metav1.Condition {
-	if c := meta.FindStatusCondition(o.Status.Conditions, "Ready"); c != nil && c.Status == metav1.ConditionFalse {
+	if c := falseCondition(o, eventingv1.ConditionSubscriberResolved, eventingv1.ConditionDeadLetterSinkResolved); c != nil {
 		return c
 	}
 	if o.Status.SubscriberURI == nil {
-		return &metav1.Condition{Reason: "SubscriberUnresolved", Message: "the subscriber has no address yet"}
+		return &metav1.Condition{Reason: eventingv1.ReasonSubscriberUnresolved, Message: "the subscriber has no address yet"}
+	}
+	return nil
+}
+
+// falseCondition returns the first of the Trigger's conditions of the given kinds that is False, or nil.
+func falseCondition(o *eventingv1.Trigger, kinds ...string) *metav1.Condition {
+	for _, kind := range kinds {
+		if c := meta.FindStatusCondition(o.Status.Conditions, kind); c != nil && c.Status == metav1.ConditionFalse {
+			return c
+		}
 	}
 	return nil
 }

@@ -8,9 +8,13 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	eventingv1 "millrace.dev/api/eventing/v1"
 	"millrace.dev/internal/objects"
 	"millrace.dev/pkg/dispatch"
+	"millrace.dev/pkg/event"
+	"millrace.dev/pkg/trigger"
 )
 
 // buildModel builds the model of manifests as they stand in one file.
@@ -84,6 +88,33 @@ spec: {broker: b, subscriber: {uri: http://s/}}
 		if tr, _ := m.trigger(t, name); tr.Policy.BackoffMax != want {
 			t.Errorf("%s: BackoffMax = %v, want %v", name, tr.Policy.BackoffMax, want)
 		}
+	}
+}
+
+// The API server does not count a changed annotation as a new generation.
+func TestBuildCompilesAChangedAnnotation(t *testing.T) {
+	b, err := newBuilder(LimitDefaults{}.withDefaults())
+	if err != nil {
+		t.Fatal(err)
+	}
+	uri := "http://s/"
+	matches := func(expr string) bool {
+		m := b.build(&objects.Set{
+			Brokers: []*eventingv1.Broker{{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "b", UID: "broker"}}},
+			Triggers: []*eventingv1.Trigger{{
+				ObjectMeta: metav1.ObjectMeta{
+					Namespace: "default", Name: "t", UID: "trigger", Generation: 1,
+					Annotations: map[string]string{eventingv1.CELFilterAnnotation: expr},
+				},
+				Spec:   eventingv1.TriggerSpec{Broker: "b"},
+				Status: eventingv1.TriggerStatus{SubscriberURI: &uri},
+			}},
+		})
+		tr, _ := m.trigger(t, "t")
+		return tr.Filter.Match(trigger.NewInput(&event.Event{}))
+	}
+	if matches("false") || !matches("true") || matches("false") {
+		t.Error("the filter does not follow the annotation")
 	}
 }
 

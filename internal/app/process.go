@@ -1,5 +1,5 @@
-// Package app composes the packages into processes: the ingress, the filter, and dev mode, which is both with an
-// embedded JetStream. The programs under cmd only parse flags and call Run functions of this package.
+// Package app composes the packages into processes: the ingress, the filter, the sources, and dev mode, which is all of
+// them with an embedded JetStream. The programs under cmd only parse flags and call Run functions of this package.
 package app
 
 import (
@@ -7,7 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"runtime/debug"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -28,8 +31,14 @@ type Options struct {
 	// Admin is the address of /healthz, /readyz, /metrics and, in a filter, of the API for parked events, which asks nobody
 	// who they are: bind it to loopback unless the network keeps strangers out.
 	Admin string
+	// Profiles has the admin port serve profiles under /debug/pprof/, which cost time while they are taken and tell of the
+	// program's inside.
+	Profiles bool
 	// Manifests are the files and folders with Brokers and Triggers.
 	Manifests []string
+	// Cluster, if set, is where Brokers and Triggers come from in place of Manifests. A controller there makes their
+	// streams, so the process only looks whether they are there.
+	Cluster objects.Source
 	// Services gives URLs to Services that Triggers refer to, by namespace/name, where no cluster can resolve them.
 	Services map[string]string
 	// NATS says how to reach the store.
@@ -40,6 +49,9 @@ type Options struct {
 	// wins. See [delivery.Options].
 	AllowAddresses []netip.Prefix
 	DenyAddresses  []delivery.Target
+	// Instance, if set, is the name of this replica among those that share the work of sources, the same after a restart: a
+	// restart then does not have the work divided anew.
+	Instance string
 	// Defaults are the limits of Brokers that set none of their own.
 	Defaults LimitDefaults
 	// Sweep has streams deleted, with the events in them, whose Broker has been gone for SweepGrace, which is
@@ -62,16 +74,15 @@ func (o Options) withDefaults() Options {
 	if o.SweepGrace <= 0 {
 		o.SweepGrace = DefaultSweepGrace
 	}
-	if !o.Sweep {
+	if !o.Sweep || o.Cluster != nil {
 		o.SweepGrace = 0
 	}
-	o.Defaults = o.Defaults.withDefaults()
 	o.NATS.Logger = o.Logger
 	return o
 }
 
-// process is a running composition: a connection to the store, a source of objects, an admin server, and an ingress or
-// a filter or both.
+// process is a running composition: a connection to the store, a source of objects, an admin server, and any of an
+// ingress, a filter and sources.
 type process struct {
 	opts      Options
 	log       *slog.Logger
@@ -83,16 +94,21 @@ type process struct {
 	adminHTTP *httpServer
 	ingress   *ingress // nil if not served
 	filter    *filter  // nil if not served
+	sources   *sources // nil if not served
 	parked    *parked  // nil if not served; only a filter does
 
 	// tell reports the mistakes in the manifests, each time they were read.
 	tell func([]objects.Problem)
+	// tellSource reports each change of a source's state.
+	tellSource func(sourceState)
+	// trim gives memory back, once.
+	trim sync.Once
 	// onApply, if set, is told each model after it was applied.
 	onApply func(*model)
 }
 
 // parts says what a process is made of.
-type parts struct{ ingress, filter bool }
+type parts struct{ ingress, filter, sources bool }
 
 // newProcess binds all listeners and opens the connection, so that what cannot work fails here.
 func newProcess(ctx context.Context, o Options, with parts) (_ *process, err error) {
@@ -103,7 +119,7 @@ func newProcess(ctx context.Context, o Options, with parts) (_ *process, err err
 			p.closeQuietly(ctx)
 		}
 	}()
-	if err = o.Defaults.validate(); err != nil {
+	if o.Defaults, err = o.Defaults.Complete(); err != nil {
 		return nil, err
 	}
 	if p.builder, err = newBuilder(o.Defaults); err != nil {
@@ -113,6 +129,7 @@ func newProcess(ctx context.Context, o Options, with parts) (_ *process, err err
 		return nil, err
 	}
 	p.provision = newProvisioner(o.Logger, o.SweepGrace)
+	p.provision.observe = o.Cluster != nil
 	o.NATS.OnReconnect = p.provision.recheck
 	if p.conn, err = stream.Dial(o.NATS); err != nil {
 		return nil, err
@@ -124,16 +141,19 @@ func newProcess(ctx context.Context, o Options, with parts) (_ *process, err err
 		}
 	}
 	if with.filter {
-		if p.filter, err = newFilter(ctx, p.conn, &o); err != nil {
+		if p.filter, err = newFilter(ctx, p.conn, p.provision.ready, &o); err != nil {
 			return nil, err
 		}
 		p.parked = newParked(p.conn, o.Logger)
+	}
+	if with.sources {
+		p.sources = newSourceRunner(ctx, p.conn, &o)
 	}
 	return p, p.openAdmin(ctx)
 }
 
 func (p *process) openAdmin(ctx context.Context) error {
-	p.admin = &admin{checks: p.checks(), remarks: p.provision.faults, metrics: p.metrics.Handler()}
+	p.admin = &admin{checks: p.checks(), remarks: p.remarks, metrics: p.metrics.Handler(), profiles: p.opts.Profiles}
 	if p.parked != nil {
 		p.admin.api = p.parked
 	}
@@ -160,7 +180,19 @@ func (p *process) checks() []check {
 	if p.filter != nil {
 		checks = append(checks, check{"filter", p.filter.ready})
 	}
+	if p.sources != nil {
+		checks = append(checks, check{"sources", p.sources.ready})
+	}
 	return checks
+}
+
+// remarks are what people should know although it takes no process out of service.
+func (p *process) remarks() map[string]string {
+	found := p.provision.faults()
+	if p.sources != nil {
+		maps.Copy(found, p.sources.faults())
+	}
+	return found
 }
 
 // closeQuietly releases what newProcess opened before it failed.
@@ -185,6 +217,12 @@ func (p *process) run(ctx context.Context, source objects.Source) error {
 	if p.ingress != nil {
 		g.Go(p.ingress.server.run)
 	}
+	if p.sources != nil {
+		g.Go(func() error {
+			p.sources.watch(running, p.tellSource)
+			return nil
+		})
+	}
 	<-running.Done()
 	p.shutdown(ctx)
 	stop()
@@ -203,9 +241,13 @@ func (p *process) apply(set *objects.Set) {
 	if p.ingress != nil {
 		p.ingress.apply(m)
 	}
+	if p.sources != nil {
+		p.sources.apply(m)
+	}
 	if p.onApply != nil {
 		p.onApply(m)
 	}
+	p.trim.Do(debug.FreeOSMemory) // to load many objects takes several times the memory that they keep
 }
 
 // logProblems logs each problem once, as long as it lasts.
@@ -229,7 +271,11 @@ func (p *process) shutdown(ctx context.Context) {
 	p.admin.stopping.Store(true)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.opts.DrainTimeout)
 	defer cancel()
+	if p.sources != nil {
+		p.logIf("stop the sources", p.sources.stop(ctx))
+	}
 	if p.ingress != nil {
+		p.ingress.server.leave(ctx)
 		p.logIf("stop the ingress", p.ingress.server.close(ctx))
 	}
 	if p.filter != nil {

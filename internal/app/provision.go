@@ -41,17 +41,23 @@ type streamsState struct {
 	warned  int64         // the max_payload that was warned of
 }
 
-// refused says that the streams are missing for a reason that waiting does not mend.
+// refused says that the streams are missing for a reason that is their Broker's alone.
 func (s *streamsState) refused() bool {
-	return s.err != nil && errors.Is(s.err, stream.ErrRefused) && !errors.Is(s.err, stream.ErrUnavailable)
+	return errors.Is(s.err, errNotMade) || errors.Is(s.err, stream.ErrRefused) && !errors.Is(s.err, stream.ErrUnavailable)
 }
 
-// provisioner makes sure that the streams of all Brokers exist where no controller does it. It tries for ever: NATS may
+// errNotMade says that the streams are not there, and are for somebody else to make. Like a refusal it keeps no other
+// Broker from being served.
+var errNotMade = errors.New("the controller has not made the streams yet")
+
+// provisioner makes sure that the streams of all Brokers exist, or only looks where a controller makes them. It tries for ever: NATS may
 // come later than we do, and go.
 type provisioner struct {
 	conn *stream.Conn
 	log  *slog.Logger
 	wake chan struct{}
+	// observe leaves it to somebody else to make streams.
+	observe bool
 	// grace, if not 0, is how long nobody must have wanted a stream before it is deleted; 0 deletes none.
 	grace time.Duration
 	swept time.Time
@@ -232,7 +238,7 @@ func (p *provisioner) look(ctx context.Context, w brokerStreams) time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.err = err
-	s.there = err == nil || !errors.Is(err, stream.ErrUnavailable) && !errors.Is(err, stream.ErrRefused)
+	s.there = err == nil || !errors.Is(err, stream.ErrUnavailable) && !s.refused()
 	if s.limits != w.limits { // others were asked for meanwhile
 		return time.Now()
 	}
@@ -246,7 +252,7 @@ func pauseAfter(err error) time.Duration {
 	switch {
 	case err == nil:
 		return verifyEvery
-	case errors.Is(err, stream.ErrUnavailable):
+	case errors.Is(err, stream.ErrUnavailable), errors.Is(err, errNotMade):
 		return provisionRetry
 	default:
 		return refusalRetry
@@ -256,10 +262,13 @@ func pauseAfter(err error) time.Duration {
 // provide makes the streams, or only checks that they are there still: limits are written once, so that two processes
 // with different defaults do not undo each other's work for ever.
 func (p *provisioner) provide(ctx context.Context, w brokerStreams, written bool) error {
-	if written {
+	if written || p.observe {
 		exist, err := p.conn.Exist(ctx, w.names)
-		if err != nil || exist {
+		switch {
+		case err != nil || exist:
 			return err
+		case p.observe:
+			return errNotMade
 		}
 		p.log.WarnContext(ctx, "streams of a broker are gone; making them anew", slog.String("broker", w.key()))
 	}

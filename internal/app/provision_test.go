@@ -19,7 +19,7 @@ import (
 )
 
 // startProvisioner runs a provisioner on a real JetStream.
-func startProvisioner(t *testing.T, grace time.Duration) (*provisioner, jetstream.JetStream) {
+func startProvisioner(t *testing.T, grace time.Duration, configure ...func(*provisioner)) (*provisioner, jetstream.JetStream) {
 	t.Helper()
 	srv, err := devserver.Start(devserver.Options{Dir: filepath.Join(t.TempDir(), "store")})
 	if err != nil {
@@ -37,6 +37,9 @@ func startProvisioner(t *testing.T, grace time.Duration) (*provisioner, jetstrea
 	}
 	log := slog.New(slog.DiscardHandler)
 	p := newProvisioner(log, grace)
+	for _, c := range configure {
+		c(p)
+	}
 	if p.conn, err = stream.Dial(stream.ConnOptions{InProcess: srv, Logger: log, OnReconnect: p.recheck}); err != nil {
 		t.Fatal(err)
 	}
@@ -109,6 +112,29 @@ func TestProvisionerOutlivesARefusal(t *testing.T) {
 	if err := p.check(); err != nil || !p.ready(good.names) {
 		t.Errorf("not ready although the streams are there: %v", err)
 	}
+}
+
+// Where a controller makes the streams, a Broker it has not got to yet keeps no other from being served.
+func TestProvisionerObserves(t *testing.T) {
+	p, js := startProvisioner(t, 0, func(p *provisioner) { p.observe = true })
+	made, waiting := streamsOf("made", stream.Limits{}), streamsOf("waiting", stream.Limits{})
+	p.apply([]brokerStreams{waiting}, true)
+	eventually(t, "the missing streams are told", func() bool { return errors.Is(p.check(), errNotMade) })
+	if _, err := js.Stream(t.Context(), waiting.names.Events); !errors.Is(err, jetstream.ErrStreamNotFound) {
+		t.Errorf("looking for a stream gave %v, want that there is none", err)
+	}
+	if err := p.conn.Ensure(t.Context(), made.names, made.limits); err != nil {
+		t.Fatal(err)
+	}
+	p.apply([]brokerStreams{waiting, made}, true)
+	eventually(t, "the streams that are there are found", func() bool { return p.check() == nil && p.ready(made.names) })
+	if p.ready(waiting.names) {
+		t.Error("a broker without streams passes for ready")
+	}
+	if err := p.conn.Ensure(t.Context(), waiting.names, waiting.limits); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the new streams are found", p.settled)
 }
 
 func TestProvisionerMakesLostStreamsAnew(t *testing.T) {

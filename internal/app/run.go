@@ -8,16 +8,22 @@ import (
 	"millrace.dev/internal/objects"
 )
 
-// RunIngress runs the ingress until ctx ends: it accepts events for the Brokers of the manifests and stores them in the
+// RunIngress runs the ingress until ctx ends: it accepts events for the Brokers that it knows and stores them in the
 // NATS that o.NATS names.
 func RunIngress(ctx context.Context, o Options) error {
 	return runParts(ctx, o, parts{ingress: true})
 }
 
-// RunFilter runs the filter until ctx ends: it delivers the stored events of the manifests' Brokers to the subscribers
+// RunFilter runs the filter until ctx ends: it delivers the stored events of the Brokers that it knows to the subscribers
 // of their Triggers. Several filters share the work.
 func RunFilter(ctx context.Context, o Options) error {
 	return runParts(ctx, o, parts{filter: true})
+}
+
+// RunSources runs the sources of the manifests until ctx ends: they read from other systems and store events for the
+// manifests' Brokers, or post them to other sinks. Several such processes share the work.
+func RunSources(ctx context.Context, o Options) error {
+	return runParts(ctx, o, parts{sources: true})
 }
 
 func runParts(ctx context.Context, o Options, with parts) error {
@@ -25,12 +31,19 @@ func runParts(ctx context.Context, o Options, with parts) error {
 	if err != nil {
 		return err
 	}
-	source, err := p.files(nil)
-	if err != nil {
-		p.closeQuietly(ctx)
-		return err
+	source := o.Cluster
+	if source == nil {
+		if source, err = p.files(nil); err != nil {
+			p.closeQuietly(ctx)
+			return err
+		}
 	}
-	p.onApply = logTriggers(p.log)
+	if with.filter {
+		p.onApply = logTriggers(p.log)
+	}
+	if with.sources {
+		p.tellSource = p.sources.logState
+	}
 	p.log.InfoContext(ctx, "started", p.addresses()...)
 	return p.run(ctx, source)
 }

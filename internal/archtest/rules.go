@@ -2,7 +2,7 @@ package archtest
 
 // Millrace returns the import rules of this module. In one line:
 //
-//	cmd -> internal/cmdline -> internal/app -> {broker, dispatch, source, controller} -> {trigger, delivery, stream} -> cel -> {event, api}
+//	cmd -> internal/cmdline -> internal/app -> {broker, dispatch, source} -> {trigger, delivery, stream} -> cel -> {event, api}
 func Millrace() Rules {
 	return Rules{
 		Module:   "millrace.dev",
@@ -60,8 +60,13 @@ func layers() []Layer {
 			Why:  "a source hands events to a sink or the store like any other producer",
 		},
 		{
-			Path: "pkg/controller",
-			May:  []string{"api", "pkg/event", "pkg/cel", "pkg/trigger", "pkg/delivery", "pkg/stream"},
+			Path: "internal/resolve",
+			May:  []string{"api"},
+			Why:  "what a status says follows from objects and addresses alone, on a laptop as in a cluster",
+		},
+		{
+			Path: "internal/controller",
+			May:  []string{"api", "pkg/event", "pkg/cel", "pkg/trigger", "pkg/delivery", "pkg/stream", "internal/resolve"},
 			Why:  "the control plane checks what the data plane loads, but runs no part of it",
 		},
 		{
@@ -128,9 +133,19 @@ func confined() []Confined {
 			Why:     "pkg/event is our event model; the SDK's rewrites times. It serves CESQL, helper commands and tests",
 		},
 		{
+			Library: "github.com/twmb/franz-go",
+			To:      []string{"pkg/source/kafka"},
+			Why:     "pkg/source/kafka alone speaks to Kafka; what it offers to others are events",
+		},
+		{
 			Library: "sigs.k8s.io/controller-runtime",
-			To:      []string{"internal/objects/kube"},
-			Why:     "where objects come from is one package's business; all others take values and run without a cluster",
+			To:      []string{"internal/objects/kube", "internal/controller", "cmd/broker-controller"},
+			Why:     "the data plane takes objects as values from one package and runs without a cluster, and so does millrace on a laptop",
+		},
+		{
+			Library: "k8s.io/client-go",
+			To:      []string{"internal/objects/kube", "internal/controller"},
+			Why:     "only who speaks to an API server needs its client",
 		},
 	}
 }

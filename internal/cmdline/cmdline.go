@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,6 +21,7 @@ import (
 
 	eventingv1 "millrace.dev/api/eventing/v1"
 	"millrace.dev/internal/app"
+	"millrace.dev/internal/objects"
 	"millrace.dev/internal/version"
 	"millrace.dev/pkg/delivery"
 )
@@ -34,13 +36,19 @@ type Flags struct {
 	logLevel, logFormat string
 }
 
-// BindProcess adds the flags that every process has.
+// BindProcess adds the flags that every process of the data plane has.
 func (f *Flags) BindProcess(fs *pflag.FlagSet) {
-	fs.StringArrayVarP(&f.Manifests, "filename", "f", nil, "file or folder with Broker and Trigger manifests; watched for changes; repeatable")
+	fs.StringArrayVarP(&f.Manifests, "filename", "f", nil, "file or folder with manifests of Brokers, Triggers and sources; watched for changes; repeatable")
 	fs.StringToStringVar(&f.Services, "service", nil, "address of a Service that Triggers refer to, as namespace/name=URL; repeatable")
-	fs.StringVar(&f.Admin, "admin", "127.0.0.1:8081", "address of /healthz, /readyz and /metrics; port 0 takes a free one")
+	fs.BoolVar(&f.Profiles, "profiles", false, "serve profiles of the program under /debug/pprof/ of the admin port")
 	fs.DurationVar(&f.DrainTimeout, "drain-timeout", app.DefaultDrainTimeout, "how long to finish what is under way when told to stop")
-	fs.BoolVar(&f.Sweep, "sweep", false, "delete streams, with the events in them, whose Broker has been gone from the manifests for --sweep-grace")
+	f.BindCommon(fs)
+}
+
+// BindCommon adds the flags that every process has.
+func (f *Flags) BindCommon(fs *pflag.FlagSet) {
+	fs.StringVar(&f.Admin, "admin", "127.0.0.1:8081", "address of /healthz, /readyz and /metrics; port 0 takes a free one")
+	fs.BoolVar(&f.Sweep, "sweep", false, "delete streams, with the events in them, whose Broker has been gone for --sweep-grace")
 	fs.DurationVar(&f.SweepGrace, "sweep-grace", app.DefaultSweepGrace, "how long a Broker must have been gone before --sweep deletes its streams")
 	fs.Var(newByteSize(&f.Defaults.MaxBytes, app.DefaultMaxBytes, eventingv1.MinStoreBytes, 0), "default-max-bytes",
 		"bytes of unsettled events a Broker may store, unless it has the annotation "+eventingv1.MaxBytesAnnotation)
@@ -54,6 +62,11 @@ func (f *Flags) BindProcess(fs *pflag.FlagSet) {
 // BindListen adds the flag of a process that accepts events.
 func (f *Flags) BindListen(fs *pflag.FlagSet) {
 	fs.StringVar(&f.Listen, "listen", "127.0.0.1:8080", "address that events are posted to; port 0 takes a free one")
+}
+
+// BindSources adds the flag of a process that runs sources.
+func (f *Flags) BindSources(fs *pflag.FlagSet) {
+	fs.StringVar(&f.Instance, "instance", "", "name of this replica, the same after a restart and unlike that of any other, so that a restart does not divide the work anew")
 }
 
 // BindNATS adds the flags of a process that dials NATS.
@@ -147,8 +160,46 @@ func EnvName(flag string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// NewServer returns the command of a program that is one process.
-func NewServer(use, short string, bind func(*Flags, *pflag.FlagSet), run func(context.Context, app.Options) error) *cobra.Command {
+// Server describes a program of the data plane.
+type Server struct {
+	Use, Short string
+	// Bind adds flags to those that every program has.
+	Bind func(*Flags, *pflag.FlagSet)
+	Run  func(context.Context, app.Options) error
+	// Cluster opens the cluster as the source of Brokers and Triggers; nil for a program that takes them from manifests alone.
+	Cluster func(*slog.Logger) (objects.Source, error)
+}
+
+// NewServer returns the command of a program of the data plane.
+func NewServer(s Server) *cobra.Command {
+	var kubernetes bool
+	bind := func(f *Flags, fs *pflag.FlagSet) {
+		f.BindProcess(fs)
+		if s.Cluster != nil {
+			fs.BoolVar(&kubernetes, "kubernetes", false, "take Brokers and Triggers from the cluster this runs in, or that of KUBECONFIG, instead of manifests")
+		}
+		s.Bind(f, fs)
+	}
+	return NewCommand(s.Use, s.Short, bind, func(ctx context.Context, f *Flags) (err error) {
+		switch {
+		case kubernetes && len(f.Manifests) > 0:
+			return errors.New("give either --kubernetes or manifests with --filename, not both")
+		case kubernetes:
+			if f.Cluster, err = s.Cluster(f.Options.Logger); err != nil {
+				return err
+			}
+		case len(f.Manifests) == 0 && s.Cluster == nil:
+			return fmt.Errorf("no manifests: give a file or folder with --filename or %s", EnvName("filename"))
+		case len(f.Manifests) == 0:
+			return fmt.Errorf("no manifests: give a file or folder with --filename or %s, or --kubernetes in a cluster", EnvName("filename"))
+		}
+		relaxGC()
+		return s.Run(ctx, f.Options)
+	})
+}
+
+// NewCommand returns the command of a program that is one process. bind adds its flags; run gets them with a logger.
+func NewCommand(use, short string, bind func(*Flags, *pflag.FlagSet), run func(context.Context, *Flags) error) *cobra.Command {
 	f := &Flags{}
 	cmd := &cobra.Command{
 		Use: use, Short: short, Args: cobra.NoArgs, Version: version.String(), SilenceUsage: true, SilenceErrors: true,
@@ -157,18 +208,26 @@ func NewServer(use, short string, bind func(*Flags, *pflag.FlagSet), run func(co
 			if err := SetFromEnvironment(cmd.Flags(), os.LookupEnv); err != nil {
 				return err
 			}
-			if len(f.Manifests) == 0 {
-				return fmt.Errorf("no manifests: give a file or folder with --filename or %s", EnvName("filename"))
-			}
 			var err error
 			if f.Options.Logger, err = f.Logger(cmd.ErrOrStderr()); err != nil {
 				return err
 			}
-			return Advise(run(cmd.Context(), f.Options), "--listen", "--admin")
+			return Advise(run(cmd.Context(), f), "--listen", "--admin")
 		},
 	}
 	bind(f, cmd.Flags())
 	return cmd
+}
+
+// gcPercent is how much garbage there may be before it is collected, in percent of what is alive. That is little in these
+// programs, and an event leaves much garbage, so that Go's default of 100 collects many times a second.
+const gcPercent = 300
+
+// relaxGC sets that, unless the environment says otherwise. A limit by GOMEMLIMIT holds in any case.
+func relaxGC() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 }
 
 // Advise adds to an error what to do about it on the command line: if an address is taken, to choose another with one of

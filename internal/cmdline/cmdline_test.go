@@ -3,6 +3,7 @@ package cmdline
 import (
 	"bytes"
 	"context"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"millrace.dev/internal/app"
+	"millrace.dev/internal/objects"
 	"millrace.dev/pkg/delivery"
 )
 
@@ -20,14 +22,18 @@ import (
 func runWith(t *testing.T, args ...string) (app.Options, error) {
 	t.Helper()
 	var got app.Options
-	cmd := NewServer("x", "Do x.", func(f *Flags, fs *pflag.FlagSet) {
-		f.BindProcess(fs)
-		f.BindListen(fs)
-		f.BindNATS(fs)
-		f.BindSubscribers(fs)
-	}, func(_ context.Context, o app.Options) error {
-		got = o
-		return nil
+	cmd := NewServer(Server{
+		Use: "x", Short: "Do x.",
+		Bind: func(f *Flags, fs *pflag.FlagSet) {
+			f.BindListen(fs)
+			f.BindNATS(fs)
+			f.BindSubscribers(fs)
+		},
+		Run: func(_ context.Context, o app.Options) error {
+			got = o
+			return nil
+		},
+		Cluster: func(*slog.Logger) (objects.Source, error) { return &objects.Files{}, nil },
 	})
 	cmd.SetArgs(args)
 	cmd.SetErr(&bytes.Buffer{})
@@ -61,6 +67,17 @@ func TestFlagsBecomeOptions(t *testing.T) {
 	}
 }
 
+func TestObjectsFromACluster(t *testing.T) {
+	got, err := runWith(t, "--kubernetes")
+	if err != nil || got.Cluster == nil {
+		t.Errorf("with --kubernetes: source %v, error %v", got.Cluster, err)
+	}
+	got, err = runWith(t, "-f", "a")
+	if err != nil || got.Cluster != nil {
+		t.Errorf("with manifests: source %v, error %v", got.Cluster, err)
+	}
+}
+
 func TestMistakesOnTheCommandLine(t *testing.T) {
 	for name, c := range map[string]struct {
 		args []string
@@ -68,6 +85,7 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		want string
 	}{
 		"no manifests":    {nil, [2]string{}, "MILLRACE_FILENAME"},
+		"two sources":     {[]string{"-f", "a", "--kubernetes"}, [2]string{}, "either --kubernetes or manifests"},
 		"log level":       {[]string{"-f", "a", "--log-level", "loud"}, [2]string{}, "want debug, info, warn or error"},
 		"log format":      {[]string{"-f", "a", "--log-format", "xml"}, [2]string{}, "want text or json"},
 		"allowed address": {[]string{"-f", "a", "--allow-address", "10.0.0/8"}, [2]string{}, "neither an address nor a range"},

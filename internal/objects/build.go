@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	eventingv1 "millrace.dev/api/eventing/v1"
+	sourcesv1 "millrace.dev/api/sources/v1"
 )
 
 // builder puts the manifests of several files together into a Set.
@@ -47,6 +48,7 @@ func (b *builder) build(manifests []*manifest) (*Set, *previous) {
 	next := &previous{objects: map[Key]metav1.Object{}, generations: maps.Clone(b.previous.generations)}
 	set.Brokers = b.brokers(set, next)
 	set.Triggers = b.triggers(set, next, failedKeys(manifests))
+	set.KafkaSources = b.kafkaSources(set, next)
 	slices.SortStableFunc(set.Problems, func(x, y Problem) int {
 		return cmp.Or(cmp.Compare(x.File, y.File), cmp.Compare(x.Line, y.Line), cmp.Compare(x.Column, y.Column))
 	})
@@ -135,6 +137,23 @@ func (b *builder) triggers(set *Set, next *previous, failed map[Key]bool) []*eve
 		triggers = append(triggers, trigger)
 	}
 	return triggers
+}
+
+// kafkaSources returns the KafkaSources with their status.
+func (b *builder) kafkaSources(set *Set, next *previous) []*sourcesv1.KafkaSource {
+	var sources []*sourcesv1.KafkaSource
+	for _, o := range set.sorted(sourcesv1.KindKafkaSource) {
+		source := o.kafka.DeepCopy()
+		old, ok := b.previous.objects[o.key].(*sourcesv1.KafkaSource)
+		if ok {
+			source.Status.Conditions = slices.Clone(old.Status.Conditions)
+		}
+		b.identify(o.key, &source.ObjectMeta, ok && sameContent(&source.ObjectMeta, &old.ObjectMeta, source.Spec, old.Spec), next)
+		b.resolver.kafkaSource(source, set, b.now)
+		next.objects[o.key] = source
+		sources = append(sources, source)
+	}
+	return sources
 }
 
 // brokerState is what there is to know of a Trigger's Broker.

@@ -9,6 +9,9 @@ import (
 
 	yamlv2 "go.yaml.in/yaml/v2"
 	"go.yaml.in/yaml/v3"
+
+	eventingv1 "millrace.dev/api/eventing/v1"
+	sourcesv1 "millrace.dev/api/sources/v1"
 )
 
 const (
@@ -23,11 +26,14 @@ const (
 //
 // Scalars mean what they mean to kubectl, which reads YAML 1.1: a plain yes is a boolean.
 type decoder struct {
-	report func(node *yaml.Node, path, detail, hint string)
+	report reporter
 	nodes  int
 	root   reflect.Type
 	fields map[reflect.Type][]structField
 }
+
+// reporter takes note of a mistake at a node.
+type reporter func(node *yaml.Node, path, detail, hint string)
 
 // structField is a field of a struct as JSON sees it.
 type structField struct {
@@ -36,7 +42,7 @@ type structField struct {
 	typ   reflect.Type
 }
 
-func newDecoder(root reflect.Type, report func(node *yaml.Node, path, detail, hint string)) *decoder {
+func newDecoder(root reflect.Type, report reporter) *decoder {
 	return &decoder{report: report, root: root, fields: map[reflect.Type][]structField{}}
 }
 
@@ -61,7 +67,11 @@ func (d *decoder) value(node *yaml.Node, target reflect.Value, path string, dept
 	if isNull(node) {
 		return // as if the field were not there
 	}
-	if _, ok := target.Addr().Interface().(json.Unmarshaler); ok {
+	if list, ok := target.Addr().Interface().(*sourcesv1.StringList); ok {
+		d.stringList(node, list, target, path, depth)
+		return
+	}
+	if _, ok := target.Addr().Interface().(json.Unmarshaler); ok && target.Type() != filterType {
 		d.viaJSON(node, target, path)
 		return
 	}
@@ -79,6 +89,9 @@ func (d *decoder) value(node *yaml.Node, target reflect.Value, path string, dept
 		d.scalarValue(node, target, path)
 	}
 }
+
+// filterType reads JSON by itself so as to overlook mistakes, which are what a decoder is to find.
+var filterType = reflect.TypeFor[eventingv1.Filter]()
 
 // viaJSON decodes a scalar whose type reads JSON by itself, such as a time.
 func (d *decoder) viaJSON(node *yaml.Node, target reflect.Value, path string) {
@@ -149,6 +162,17 @@ func (d *decoder) sliceValue(node *yaml.Node, target reflect.Value, path string,
 		d.value(element, value, at, depth+1)
 		target.Set(reflect.Append(target, value))
 	}
+}
+
+// stringList decodes a list of strings that may be written as one string with commas.
+func (d *decoder) stringList(node *yaml.Node, list *sourcesv1.StringList, target reflect.Value, path string, depth int) {
+	if node.Kind != yaml.ScalarNode {
+		d.sliceValue(node, target, path, depth)
+		return
+	}
+	var text string
+	d.scalarValue(node, reflect.ValueOf(&text).Elem(), path)
+	*list = sourcesv1.SplitList(text)
 }
 
 // entries calls visit for every entry of a mapping, once a key.

@@ -1,4 +1,4 @@
-// Package objects gives the data plane its Brokers and Triggers.
+// Package objects gives the data plane its Brokers, Triggers and sources.
 //
 // A Source delivers Sets: everything known at one moment, immutable. Files is the Source that reads manifests from files
 // and folders and follows their changes; Load reads them once.
@@ -6,8 +6,8 @@
 // A manifest goes through four steps, each a function without I/O:
 //
 //	parse     text -> YAML nodes with their positions (yaml.go)
-//	decode    nodes -> Broker or Trigger, strict: every mistake is found and located (decode.go, hints.go)
-//	validate  package api/eventing/v1, its errors located in the text (manifest.go)
+//	decode    nodes -> Broker, Trigger, KafkaSource or Secret, strict: every mistake is found and located (decode.go, hints.go)
+//	validate  packages api/..., their errors located in the text (manifest.go)
 //	resolve   the files together: duplicates, classes, subscribers, status (build.go, resolve.go)
 //
 // Only list.go and files.go touch the file system. What the controller does in a cluster (defaults, checks, status) is

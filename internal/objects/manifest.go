@@ -3,7 +3,6 @@ package objects
 import (
 	"fmt"
 	"reflect"
-	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -11,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	eventingv1 "millrace.dev/api/eventing/v1"
+	sourcesv1 "millrace.dev/api/sources/v1"
 )
 
 // maxProblems bounds the problems reported of one object. Whoever has more is better served by the first.
@@ -27,11 +27,13 @@ type manifest struct {
 	broken bool
 }
 
-// object is a sound Broker or Trigger and where it was written. One of broker and trigger is set.
+// object is a sound object and where it was written. One of broker, trigger, kafka and secret is set.
 type object struct {
 	key     Key
 	broker  *eventingv1.Broker
 	trigger *eventingv1.Trigger
+	kafka   *sourcesv1.KafkaSource
+	secret  secret
 	text    *text
 	node    *yaml.Node
 }
@@ -109,7 +111,7 @@ func (m *manifest) addDocument(t *text, node *yaml.Node, depth int) {
 	}
 }
 
-// addOther deals with what is no Broker or Trigger: passed over, unless it was meant to be one.
+// addOther deals with what is not served: passed over, unless it was meant to be one.
 func (m *manifest) addOther(t *text, node *yaml.Node, kind objectKind) {
 	wrong, detail, hint := kind.mistake(node)
 	if detail == "" {
@@ -128,7 +130,7 @@ func (m *manifest) addOther(t *text, node *yaml.Node, kind objectKind) {
 	m.problems = append(m.problems, problem)
 }
 
-// addObject decodes, defaults and checks a Broker or Trigger.
+// addObject decodes, defaults and checks an object that is served.
 func (m *manifest) addObject(t *text, node *yaml.Node, kind string) {
 	o := &object{key: keyOf(node, kind), text: t, node: node}
 	before := len(m.problems)
@@ -154,25 +156,42 @@ func (m *manifest) addObject(t *text, node *yaml.Node, kind string) {
 	m.objects = append(m.objects, o)
 }
 
-func (o *object) decode(report func(at *yaml.Node, path, detail, hint string)) {
-	if o.key.Kind == eventingv1.KindBroker {
-		o.broker = &eventingv1.Broker{}
-		newDecoder(reflect.TypeFor[eventingv1.Broker](), report).decode(o.node, reflect.ValueOf(o.broker).Elem(), "")
+func (o *object) decode(report reporter) {
+	switch o.key.Kind {
+	case eventingv1.KindBroker:
+		o.broker = decodeObject[eventingv1.Broker](o.node, report)
 		o.broker.ObjectMeta = cleanMeta(&o.broker.ObjectMeta)
 		eventingv1.DefaultBroker(o.broker)
-		return
+	case eventingv1.KindTrigger:
+		o.trigger = decodeObject[eventingv1.Trigger](o.node, report)
+		o.trigger.ObjectMeta = cleanMeta(&o.trigger.ObjectMeta)
+		eventingv1.DefaultTrigger(o.trigger)
+	case sourcesv1.KindKafkaSource:
+		o.kafka = decodeObject[sourcesv1.KafkaSource](o.node, report)
+		o.kafka.ObjectMeta = cleanMeta(&o.kafka.ObjectMeta)
+		sourcesv1.DefaultKafkaSource(o.kafka)
+	case kindSecret:
+		o.secret = decodeSecret(o.node, report)
 	}
-	o.trigger = &eventingv1.Trigger{}
-	newDecoder(reflect.TypeFor[eventingv1.Trigger](), report).decode(o.node, reflect.ValueOf(o.trigger).Elem(), "")
-	o.trigger.ObjectMeta = cleanMeta(&o.trigger.ObjectMeta)
-	eventingv1.DefaultTrigger(o.trigger)
+}
+
+func decodeObject[T any](node *yaml.Node, report reporter) *T {
+	target := new(T)
+	newDecoder(reflect.TypeFor[T](), report).decode(node, reflect.ValueOf(target).Elem(), "")
+	return target
 }
 
 func (o *object) validate() field.ErrorList {
-	if o.broker != nil {
+	switch {
+	case o.broker != nil:
 		return eventingv1.ValidateBroker(o.broker)
+	case o.trigger != nil:
+		return eventingv1.ValidateTrigger(o.trigger)
+	case o.kafka != nil:
+		return sourcesv1.ValidateKafkaSource(o.kafka)
+	default:
+		return eventingv1.ValidateMeta(o.key.Name, o.key.Namespace)
 	}
-	return eventingv1.ValidateTrigger(o.trigger)
 }
 
 // cleanMeta keeps of an object's metadata what its author decides.
@@ -188,95 +207,6 @@ func keyOf(node *yaml.Node, kind string) Key {
 		key.Namespace = eventingv1.DefaultNamespace
 	}
 	return key
-}
-
-// objectKind is the apiVersion and kind of a manifest.
-type objectKind struct {
-	group, version, name string
-}
-
-func kindOf(node *yaml.Node) objectKind {
-	apiVersion := scalarAt(node, "apiVersion")
-	kind := objectKind{version: apiVersion, name: scalarAt(node, "kind")}
-	if group, version, ok := strings.Cut(apiVersion, "/"); ok {
-		kind.group, kind.version = group, version
-	}
-	return kind
-}
-
-// String returns the kind as in a manifest's first two lines: apps/v1 Deployment.
-func (k objectKind) String() string {
-	switch {
-	case k.name == "":
-		return "not a Kubernetes object"
-	case k.group == "":
-		return strings.TrimSpace(k.version + " " + k.name)
-	}
-	return k.group + "/" + k.version + " " + k.name
-}
-
-func (k objectKind) ours() bool { return k.group == eventingv1.Group }
-
-func (k objectKind) named() bool {
-	return k.name == eventingv1.KindBroker || k.name == eventingv1.KindTrigger
-}
-
-func (k objectKind) served() bool { return k.ours() && k.version == eventingv1.Version && k.named() }
-
-func (k objectKind) isList() bool {
-	return k.group == "" && k.name == "List" ||
-		k.ours() && (k.name == eventingv1.KindBroker+"List" || k.name == eventingv1.KindTrigger+"List")
-}
-
-// mistake says what is wrong with the apiVersion or kind of an object that was meant for us, and in which of the two. An
-// empty detail means that the object is none of our business.
-func (k objectKind) mistake(node *yaml.Node) (wrong, detail, hint string) {
-	switch {
-	case k.ours() && k.name == "":
-		return "kind", "is missing", "write kind: Trigger or kind: Broker"
-	case k.ours() && k.named():
-		return "apiVersion", "version " + k.version + " is not served", "write " + eventingv1.APIVersion
-	case k.ours() && !slices.Contains(otherKinds(), k.name):
-		return "kind", fmt.Sprintf("there is no kind %s in %s", k.name, k.group), k.kindHint()
-	case k.named() && k.nearOurs():
-		return "apiVersion", k.groupFault(), "write apiVersion: " + eventingv1.APIVersion
-	case k.name == "" && k.version == "" && looksLikeTrigger(node):
-		return "", "apiVersion and kind are missing", "write apiVersion: " + eventingv1.APIVersion + " and kind: Trigger"
-	}
-	return "", "", ""
-}
-
-func (k objectKind) groupFault() string {
-	if k.version == "" {
-		return "is missing"
-	}
-	return fmt.Sprintf("there is no kind %s in %s", k.name, strings.TrimPrefix(k.group+"/"+k.version, "/"))
-}
-
-func (k objectKind) kindHint() string {
-	kinds := append(otherKinds(), eventingv1.KindBroker, eventingv1.KindTrigger)
-	if near := nearest(k.name, kinds); near != "" {
-		return "did you mean " + near + "?"
-	}
-	if singular := strings.TrimSuffix(k.name, "s"); slices.Contains(kinds, singular) {
-		return "did you mean " + singular + "?"
-	}
-	return "its kinds are Broker and Trigger"
-}
-
-// nearOurs reports whether the group most likely was meant to be ours. Other projects have Triggers too.
-func (k objectKind) nearOurs() bool {
-	return k.group == "" || strings.HasSuffix(k.group, "knative.dev") || editDistance(k.group, eventingv1.Group) <= 3
-}
-
-// otherKinds are the kinds of the group that Millrace does not serve and that do no harm beside it.
-func otherKinds() []string {
-	return []string{"EventType", "EventPolicy", "RequestReply", "EventTransform"}
-}
-
-func looksLikeTrigger(node *yaml.Node) bool {
-	spec := child(node, "spec")
-	return child(spec, "subscriber") != nil || child(spec, "broker") != nil
 }
 
 // fieldErrorDetail is the text of a validation error without its field, which Problem has beside it.

@@ -3,11 +3,13 @@ package objects
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	eventingv1 "millrace.dev/api/eventing/v1"
+	sourcesv1 "millrace.dev/api/sources/v1"
 )
 
 // Source delivers Sets. Run calls apply with the first Set before it waits for anything, and again on every change,
@@ -31,7 +33,7 @@ func (k Key) String() string {
 
 // Problem is a mistake in a manifest, located.
 type Problem struct {
-	// File is the file's path as it was found, or "-" for standard input.
+	// File is the file's path as it was found, or "-" for standard input; empty for an object of a cluster.
 	File string
 	// Line and Column count from 1, the column in characters; 0 means the file as a whole.
 	Line, Column int
@@ -51,16 +53,13 @@ type Problem struct {
 //
 //	gifts.yaml:7:5: Trigger default/gifts: spec.filer: unknown field (did you mean filter?)
 func (p Problem) String() string {
-	var b strings.Builder
-	b.WriteString(p.File)
+	place := p.File
 	if p.Line > 0 {
-		fmt.Fprintf(&b, ":%d:%d", p.Line, p.Column)
+		place += fmt.Sprintf(":%d:%d", p.Line, p.Column)
 	}
-	for _, part := range []string{p.Object, p.Field, p.Detail} {
-		if part != "" {
-			b.WriteString(": " + part)
-		}
-	}
+	parts := slices.DeleteFunc([]string{place, p.Object, p.Field, p.Detail}, func(part string) bool { return part == "" })
+	var b strings.Builder
+	b.WriteString(strings.Join(parts, ": "))
 	if p.Hint != "" {
 		b.WriteString(" (" + p.Hint + ")")
 	}
@@ -76,6 +75,8 @@ type Set struct {
 	// served are here too: their Ready condition is False.
 	Brokers  []*eventingv1.Broker
 	Triggers []*eventingv1.Trigger
+	// KafkaSources are likewise. Their Ready condition says whether they can be run, not whether Kafka can be reached.
+	KafkaSources []*sourcesv1.KafkaSource
 	// Problems are the mistakes found, in order of file and line.
 	Problems []Problem
 	// Skipped counts what was passed over on purpose, by description: objects of other kinds ("apps/v1 Deployment"),
@@ -83,6 +84,16 @@ type Set struct {
 	Skipped map[string]int
 
 	places map[Key]*object
+}
+
+// Secret returns the value of a key in a Secret.
+func (s *Set) Secret(namespace, name, key string) ([]byte, bool) {
+	o, ok := s.places[Key{Kind: kindSecret, Namespace: namespace, Name: name}]
+	if !ok {
+		return nil, false
+	}
+	value, ok := o.secret[key]
+	return value, ok
 }
 
 // Locate returns where a field of an object was written, so that errors found later, such as those of a filter's

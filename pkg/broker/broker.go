@@ -15,7 +15,8 @@ import (
 
 // Store is where admitted events are kept. pkg/stream's Publisher is one.
 type Store interface {
-	// Publish stores all messages or none, and returns nil only after the store has confirmed them. It must not use
+	// Publish stores all messages or none, and returns nil only after the store has confirmed them. It returns within
+	// seconds even if the store does not answer. It must not use
 	// the messages' data after it has returned nil: the memory is used for the next request. Its errors match
 	// stream.ErrFull, ErrBusy, ErrTooLarge or ErrUnavailable; any other counts as the last.
 	Publish(ctx context.Context, to *stream.Names, msgs ...stream.Message) error

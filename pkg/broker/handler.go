@@ -243,9 +243,7 @@ func (h *Handler) check(e *event.Event, b *Broker) error {
 // publish stores the messages and counts them. An empty batch holds nothing to store and is accepted.
 func (h *Handler) publish(ctx context.Context, b *Broker, msgs []stream.Message) *refusal {
 	if len(msgs) > 0 {
-		limited, cancel := context.WithTimeout(ctx, h.opts.PublishTimeout)
-		defer cancel()
-		if err := h.store.Publish(limited, b.Names, msgs...); err != nil {
+		if err := h.store.Publish(ctx, b.Names, msgs...); err != nil {
 			return refuseStore(ctx, err)
 		}
 	}

@@ -3,6 +3,8 @@ package broker
 import (
 	"log/slog"
 	"time"
+
+	"millrace.dev/pkg/event"
 )
 
 // Options are the bounds of a [Handler]. The zero value of each field stands for its default.
@@ -18,8 +20,6 @@ type Options struct {
 	MaxInFlightBytes int64
 	// MaxInFlightRequests bounds the number of requests being served. Default 10,000.
 	MaxInFlightRequests int64
-	// PublishTimeout bounds the wait for the store. Default 10 s.
-	PublishTimeout time.Duration
 	// Logger receives a record when the store refuses events, at most one a second. Default: none.
 	Logger *slog.Logger
 	// Now is the clock. Default time.Now.
@@ -28,11 +28,10 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	setDefault(&o.MaxEventBytes, 1<<20)
-	setDefault(&o.MaxAttributeBytes, 64<<10)
+	setDefault(&o.MaxAttributeBytes, event.DefaultMaxAttributeBytes)
 	setDefault(&o.MaxBatchBytes, 8<<20)
 	setDefault(&o.MaxInFlightBytes, 64<<20)
 	setDefault(&o.MaxInFlightRequests, 10_000)
-	setDefault(&o.PublishTimeout, 10*time.Second)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -113,6 +113,8 @@ func refuseStore(ctx context.Context, err error) *refusal {
 	case errors.Is(err, stream.ErrFull):
 		f.reason, f.detail = StoreFull, "The broker's store has no room. Nothing was stored: send it again later."
 		f.hint = "a subscriber that is down or slow may hold events back"
+	case errors.Is(err, stream.ErrNotSent):
+		f.reason, f.detail = StoreUnavailable, "The store takes no events now. Nothing was stored: send it again later."
 	case ctx.Err() != nil:
 		f.reason, f.detail = ClientGone, "The request was canceled. The event may or may not be stored."
 	default:

@@ -2,7 +2,6 @@ package cel
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/cel-go/common/types"
 
 	"millrace.dev/pkg/event"
@@ -32,60 +32,69 @@ func decodeData(e *event.Event) (any, error) {
 	return v, nil
 }
 
+// decodeJSON reads one JSON text. As in encoding/json, of equal names in an object the last one counts, and what is not
+// UTF-8 becomes U+FFFD.
 func decodeJSON(b []byte) (any, error) {
-	if depth(b) > MaxDataDepth {
-		return nil, fmt.Errorf("nested deeper than %d", MaxDataDepth)
-	}
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.UseNumber()
-	var v any
-	if err := dec.Decode(&v); err != nil {
+	d := jsontext.NewDecoder(bytes.NewBuffer(b), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	v, err := readValue(d)
+	if err != nil {
 		return nil, err
 	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("more than one value")
 	}
-	return numbers(v), nil
+	return v, nil
 }
 
-// depth returns how deep the brackets of a JSON text are nested. For a text that is not JSON it may be any number.
-func depth(b []byte) int {
-	deepest, now, quoted := 0, 0, false
-	for i := 0; i < len(b); i++ {
-		switch c := b[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case quoted:
-		case c == '[' || c == '{':
-			now++
-			deepest = max(deepest, now)
-		case c == ']' || c == '}':
-			now--
-		}
+func readValue(d *jsontext.Decoder) (any, error) {
+	token, err := d.ReadToken()
+	if err != nil {
+		return nil, err
 	}
-	return deepest
+	if d.StackDepth() > MaxDataDepth {
+		return nil, fmt.Errorf("nested deeper than %d", MaxDataDepth)
+	}
+	switch token.Kind() {
+	case '{':
+		return readObject(d)
+	case '[':
+		return readList(d)
+	case '"':
+		return token.String(), nil
+	case '0':
+		return number(token.String()), nil
+	case 't', 'f':
+		return token.Bool(), nil
+	default:
+		return nil, nil
+	}
 }
 
-// numbers replaces the number texts in v, in place where it can.
-func numbers(v any) any {
-	switch v := v.(type) {
-	case json.Number:
-		return number(string(v))
-	case []any:
-		for i := range v {
-			v[i] = numbers(v[i])
+func readObject(d *jsontext.Decoder) (any, error) {
+	object := map[string]any{}
+	for {
+		token, err := d.ReadToken()
+		if err != nil || token.Kind() == '}' {
+			return object, err
 		}
-	case map[string]any:
-		for k, e := range v {
-			switch e.(type) {
-			case json.Number, []any, map[string]any:
-				v[k] = numbers(e)
-			}
+		name := token.String() // before the next token overwrites it
+		if object[name], err = readValue(d); err != nil {
+			return nil, err
 		}
 	}
-	return v
+}
+
+func readList(d *jsontext.Decoder) (any, error) {
+	list := []any{}
+	for d.PeekKind() != ']' {
+		v, err := readValue(d)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, v)
+	}
+	_, err := d.ReadToken()
+	return list, err
 }
 
 // number keeps integers exact: int64, else uint64. An integer too large for both is an error rather than the nearest

@@ -1,7 +1,12 @@
 package cel
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
+	"io"
+	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -75,4 +80,56 @@ func FuzzEval(f *testing.F) {
 			t.Errorf("first %v, %v, then %v, %v", got, err, again, err2)
 		}
 	})
+}
+
+// FuzzDecode checks that data is read as encoding/json reads it: the same texts are JSON, and they have the same values.
+func FuzzDecode(f *testing.F) {
+	for _, data := range []string{
+		orderJSON, `{"a": 1, "a": {"b": [null, true, "x"]}}`, `[1e400, -0, 123456789012345678901, 0.5E-1]`, `"\ud800\u00e9\ud83d\ude00"`, "{\"\xff\": \"\xc3\"}",
+		`{"a":1,}`, `[01]`, `{} {}`, " \n[ ] ", `{"a"`, `[1 2]`, ``, `nul`,
+	} {
+		f.Add([]byte(data))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		got, err := decodeJSON(data)
+		want, wantErr := decodeByReflection(data)
+		if err != nil && strings.Contains(err.Error(), "nested deeper") {
+			return
+		}
+		if (err == nil) != (wantErr == nil) {
+			t.Fatalf("%q: %v, encoding/json: %v", data, err, wantErr)
+		}
+		if err == nil && !reflect.DeepEqual(got, want) {
+			t.Errorf("%q: %#v, encoding/json: %#v", data, got, want)
+		}
+	})
+}
+
+// decodeByReflection is the oracle.
+func decodeByReflection(b []byte) (v any, err error) {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber()
+	if err := d.Decode(&v); err != nil {
+		return nil, err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("more than one value")
+	}
+	return exactNumbers(v), nil
+}
+
+func exactNumbers(v any) any {
+	switch v := v.(type) {
+	case json.Number:
+		return number(string(v))
+	case []any:
+		for i := range v {
+			v[i] = exactNumbers(v[i])
+		}
+	case map[string]any:
+		for k := range v {
+			v[k] = exactNumbers(v[k])
+		}
+	}
+	return v
 }

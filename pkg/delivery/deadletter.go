@@ -34,7 +34,7 @@ type Failure struct {
 	Result Result
 	// Attempts is the number of attempts made.
 	Attempts int
-	// Trigger is namespace/name of the Trigger.
+	// Trigger is namespace/name of the Trigger; empty if it was none's.
 	Trigger string
 }
 
@@ -56,7 +56,10 @@ func DeadLetter(e *event.Event, f Failure) *event.Event {
 		d.Set(ErrorData, base64.StdEncoding.EncodeToString(data), event.String)
 	}
 	d.Set(ErrorAttempts, strconv.Itoa(f.Attempts), event.Integer)
-	d.Set(ErrorTrigger, f.Trigger, event.String)
+	d.Remove(ErrorTrigger)
+	if f.Trigger != "" {
+		d.Set(ErrorTrigger, f.Trigger, event.String)
+	}
 	return d
 }
 

@@ -113,3 +113,16 @@ func TestDeadLetterOverHTTP(t *testing.T) {
 		}
 	}
 }
+
+// TestDeadLetterOfNoTrigger leaves out the Trigger where there is none, and does not keep that of an earlier failure.
+func TestDeadLetterOfNoTrigger(t *testing.T) {
+	e := testEvent()
+	e.Set(ErrorTrigger, "shop/earlier", event.String)
+	d := DeadLetter(e, Failure{Result: Result{Status: 400}, Attempts: 1})
+	if got, ok := d.Get(ErrorTrigger); ok {
+		t.Errorf("%s is %q", ErrorTrigger, got)
+	}
+	if err := d.Validate(); err != nil {
+		t.Error(err)
+	}
+}

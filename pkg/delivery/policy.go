@@ -20,6 +20,10 @@ const BackoffMaxAnnotation = "millrace.dev/backoff-max"
 // is given up, as an ISO 8601 duration. The default is to wait for ever.
 const BacklogMaxAgeAnnotation = "millrace.dev/backlog-max-age"
 
+// HTTP2CleartextAnnotation on a Trigger or a Broker says with "true" that the subscriber speaks HTTP/2 without TLS, with
+// prior knowledge: deliveries then share connections. The default is HTTP/1.1, which every subscriber speaks.
+const HTTP2CleartextAnnotation = "millrace.dev/http2-cleartext"
+
 // longest is what every duration is bounded by, so that sums and products of durations cannot overflow.
 const longest = 10 * 365 * 24 * time.Hour
 
@@ -80,6 +84,8 @@ type Policy struct {
 	BacklogMaxAge time.Duration
 	// Format is the content mode of deliveries.
 	Format Format
+	// HTTP2Cleartext says that the subscriber speaks HTTP/2 without TLS.
+	HTTP2Cleartext bool
 }
 
 // DefaultPolicy is the policy of a Trigger when neither it nor its Broker says anything: 10 retries, exponential from
@@ -116,8 +122,8 @@ func ResolvePolicy(trigger, broker *eventingv1.DeliverySpec, annotations ...map[
 // Resolve returns the policy of a Trigger with the given delivery, of a Broker with the given delivery; either may be
 // nil. A field that the effective delivery (see [EffectiveSpec]) leaves unset has the value it has in p, the defaults.
 //
-// annotations are those of the objects, the Trigger's before the Broker's: of [BackoffMaxAnnotation] and
-// [BacklogMaxAgeAnnotation] each, the first object that has it decides.
+// annotations are those of the objects, the Trigger's before the Broker's: of [BackoffMaxAnnotation],
+// [BacklogMaxAgeAnnotation] and [HTTP2CleartextAnnotation] each, the first object that has it decides.
 //
 // The errors name each field whose value cannot be used, relative to the object it stands in; for such a field, too, the
 // policy returned has the default.
@@ -181,6 +187,24 @@ func (r *resolver) format(p *Policy, f *eventingv1.FormatType) {
 func (r *resolver) annotations(p *Policy, annotations []map[string]string) {
 	r.annotation(&p.BackoffMax, BackoffMaxAnnotation, annotations)
 	r.annotation(&p.BacklogMaxAge, BacklogMaxAgeAnnotation, annotations)
+	r.flag(&p.HTTP2Cleartext, HTTP2CleartextAnnotation, annotations)
+}
+
+// flag reads the truth value of the first object that has it.
+func (r *resolver) flag(to *bool, name string, annotations []map[string]string) {
+	for _, a := range annotations {
+		text, ok := a[name]
+		if !ok {
+			continue
+		}
+		if text != "true" && text != "false" {
+			path := field.NewPath("metadata", "annotations").Key(name)
+			r.errs = append(r.errs, field.NotSupported(path, text, []string{"true", "false"}))
+			return
+		}
+		*to = text == "true"
+		return
+	}
 }
 
 // annotation reads the duration of the first object that has it.

@@ -70,6 +70,22 @@ func TestResolvePolicy(t *testing.T) {
 			want:    with(func(p *Policy) { p.BackoffDelay = 0 }),
 		},
 		{
+			name:        "HTTP/2 without TLS",
+			annotations: []map[string]string{nil, {HTTP2CleartextAnnotation: "true"}},
+			want:        with(func(p *Policy) { p.HTTP2Cleartext = true }),
+		},
+		{
+			name:        "the Trigger's own word on HTTP/2",
+			annotations: []map[string]string{{HTTP2CleartextAnnotation: "false"}, {HTTP2CleartextAnnotation: "true"}},
+			want:        DefaultPolicy(),
+		},
+		{
+			name:        "neither true nor false",
+			annotations: []map[string]string{{HTTP2CleartextAnnotation: "yes"}},
+			want:        DefaultPolicy(),
+			errs:        []string{"metadata.annotations[millrace.dev/http2-cleartext]"},
+		},
+		{
 			name:        "the first annotation decides",
 			annotations: []map[string]string{backoffMax("PT1S"), backoffMax("PT2S")},
 			want:        with(func(p *Policy) { p.BackoffMax = time.Second }),

@@ -49,9 +49,6 @@ type Options struct {
 	MaxIdlePerHost int
 	// MaxReplyBytes bounds the data of a reply. The default is 1 MiB, which is that of the ingress.
 	MaxReplyBytes int
-	// HTTP2Cleartext speaks HTTP/2 without TLS, with prior knowledge, to http URLs. The default is HTTP/1.1. For https
-	// URLs, the better of the two that the server offers is taken in any case.
-	HTTP2Cleartext bool
 	// RootCAs are the certification authorities that an https subscriber's certificate may come from. The default is the
 	// system's.
 	RootCAs *x509.CertPool
@@ -70,8 +67,8 @@ type Options struct {
 
 // Sender makes attempts to deliver events. It keeps connections open between them, and is safe for concurrent use.
 type Sender struct {
-	plain, secure *http.Transport
-	maxReply      int
+	plain, multiplexed, secure *http.Transport
+	maxReply                   int
 	// blank is what all requests have in common, and the headers of the same value in all of them.
 	blank                  *http.Request
 	userAgent, preferReply []string
@@ -80,7 +77,8 @@ type Sender struct {
 // NewSender returns a Sender.
 func NewSender(o Options) *Sender {
 	return &Sender{
-		plain:       newTransport(&o, o.HTTP2Cleartext),
+		plain:       newTransport(&o, false),
+		multiplexed: newTransport(&o, true),
 		secure:      newTransport(&o, false),
 		maxReply:    cmp.Or(o.MaxReplyBytes, 1<<20),
 		blank:       &http.Request{Method: http.MethodPost, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1},
@@ -96,10 +94,7 @@ func newTransport(o *Options, cleartext bool) *http.Transport {
 	protocols.SetHTTP1(!cleartext)
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(cleartext)
-	dialer := &net.Dialer{
-		Timeout: dialTimeout, KeepAlive: keepAlive, Resolver: o.Resolver, ControlContext: newGuard(o).control,
-	}
-	dial := dialer.DialContext
+	dial := NewDialer(*o).DialContext
 	if o.dial != nil {
 		dial = o.dial
 	}
@@ -117,9 +112,16 @@ func newTransport(o *Options, cleartext bool) *http.Transport {
 	}
 }
 
+// NewDialer returns a dialer that connects to no address that a Sender with the same options would not connect to. It is
+// for what else dials addresses that users write. Only the options about addresses matter.
+func NewDialer(o Options) *net.Dialer {
+	return &net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive, Resolver: o.Resolver, ControlContext: newGuard(&o).control}
+}
+
 // Close closes the connections that are idle.
 func (s *Sender) Close() {
 	s.plain.CloseIdleConnections()
+	s.multiplexed.CloseIdleConnections()
 	s.secure.CloseIdleConnections()
 }
 
@@ -127,6 +129,8 @@ func (s *Sender) Close() {
 type Request struct {
 	// URL is the subscriber's. User information in it becomes an Authorization header.
 	URL *url.URL
+	// Host, if set, is the Host header in place of the URL's host, for a gateway that routes by it.
+	Host string
 	// Event is the event. It is only read, so that many requests may share it; its Data must stay unchanged for good, as
 	// the connection may still be reading from it when Send returns.
 	Event *event.Event
@@ -139,6 +143,9 @@ type Request struct {
 	// Headers replace headers of the same name that the event brought along; the Authorization of an audience or the
 	// traceparent of a span are such. They may not be attributes.
 	Headers []event.Header
+	// HTTP2Cleartext speaks HTTP/2 without TLS, with prior knowledge, to an http URL. The default is HTTP/1.1. To an https URL
+	// the better of the two that the server offers is spoken in any case.
+	HTTP2Cleartext bool
 	// NoReply asks for no reply and ignores one: for dead letter sinks.
 	NoReply bool
 }
@@ -167,7 +174,7 @@ func (s *Sender) attempt(ctx context.Context, r *Request) Result {
 	inner, cancel := context.WithTimeout(ctx, cmp.Or(r.Timeout, DefaultPolicy().Timeout))
 	defer cancel()
 	req := s.newRequest(inner, r)
-	resp, err := s.transport(r.URL).RoundTrip(req)
+	resp, err := s.transport(r).RoundTrip(req)
 	if err != nil {
 		return Result{Err: explain(ctx, inner, req.Header, err)}
 	}
@@ -180,11 +187,15 @@ func (s *Sender) attempt(ctx context.Context, r *Request) Result {
 	return result
 }
 
-func (s *Sender) transport(u *url.URL) *http.Transport {
-	if u.Scheme == "http" {
+func (s *Sender) transport(r *Request) *http.Transport {
+	switch {
+	case r.URL.Scheme != "http":
+		return s.secure
+	case r.HTTP2Cleartext:
+		return s.multiplexed
+	default:
 		return s.plain
 	}
-	return s.secure
 }
 
 // explain finds out what lies behind the error of an attempt. outer is the caller's context and inner that of the
@@ -248,7 +259,7 @@ func (s *Sender) newRequest(ctx context.Context, r *Request) *http.Request {
 	h := make(http.Header, len(r.Event.Attributes)+len(r.Event.Headers)+len(r.Headers)+6)
 	data := s.writeEvent(h, r)
 	req := s.blank.WithContext(ctx)
-	req.URL, req.Host, req.Header = r.URL, r.URL.Host, h
+	req.URL, req.Host, req.Header = r.URL, cmp.Or(r.Host, r.URL.Host), h
 	req.Body, req.ContentLength = http.NoBody, int64(len(data))
 	if u := r.URL.User; u != nil {
 		password, _ := u.Password()

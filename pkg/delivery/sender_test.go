@@ -838,7 +838,7 @@ func TestNoProxy(t *testing.T) {
 	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
 	t.Setenv("HTTPS_PROXY", "http://127.0.0.1:1")
 	s := NewSender(Options{})
-	if s.plain.Proxy != nil || s.secure.Proxy != nil {
+	if s.plain.Proxy != nil || s.multiplexed.Proxy != nil || s.secure.Proxy != nil {
 		t.Error("a proxy function is set")
 	}
 }
@@ -864,19 +864,21 @@ func TestTLSAndHTTP2(t *testing.T) {
 	tests := []struct {
 		name, url string
 		options   Options
+		cleartext bool
 		want      string
 	}{
-		{"TLS", secure.URL, Options{RootCAs: roots}, "HTTP/2.0"},
-		{"cleartext", cleartext.URL, Options{}, "HTTP/1.1"},
-		{"cleartext HTTP/2", cleartext.URL, Options{HTTP2Cleartext: true}, "HTTP/2.0"},
-		{"unknown authority", secure.URL, Options{}, ""},
+		{"TLS", secure.URL, Options{RootCAs: roots}, false, "HTTP/2.0"},
+		{"TLS all the same", secure.URL, Options{RootCAs: roots}, true, "HTTP/2.0"},
+		{"cleartext", cleartext.URL, Options{}, false, "HTTP/1.1"},
+		{"cleartext HTTP/2", cleartext.URL, Options{}, true, "HTTP/2.0"},
+		{"unknown authority", secure.URL, Options{}, false, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.options.AllowLoopback = true
 			s := NewSender(tt.options)
 			defer s.Close()
-			got := s.Send(t.Context(), &Request{URL: mustURL(t, tt.url), Event: testEvent()})
+			got := s.Send(t.Context(), &Request{URL: mustURL(t, tt.url), Event: testEvent(), HTTP2Cleartext: tt.cleartext})
 			if tt.want == "" {
 				if got.Reason() != ReasonNetwork {
 					t.Errorf("result %+v", got)
@@ -950,7 +952,7 @@ func TestLabelsAreDistinct(t *testing.T) {
 
 // sendAllocs is what an attempt may allocate, in Send and in net/http. It guards against a step backwards; most of it,
 // as BenchmarkRoundTrip shows, is net/http's. The race detector adds a few.
-const sendAllocs = 62
+const sendAllocs = 58
 
 func TestSendAllocs(t *testing.T) {
 	if testing.Short() {
@@ -1070,4 +1072,32 @@ func BenchmarkDecide(b *testing.B) {
 	for b.Loop() {
 		Decide(p, 3, r, 0.5)
 	}
+}
+
+// TestHost sends the Host header asked for to the host of the URL.
+func TestHost(t *testing.T) {
+	hosts := make(chan string, 1)
+	s, r := subscriber(t, func(_ http.ResponseWriter, r *http.Request) { hosts <- r.Host })
+	r.Host = "events.example.com"
+	if result := s.Send(t.Context(), r); result.Status != http.StatusOK {
+		t.Fatalf("result %+v", result)
+	}
+	if got := <-hosts; got != "events.example.com" {
+		t.Errorf("Host %q", got)
+	}
+}
+
+// TestNewDialer holds a dialer to the addresses that a Sender may dial.
+func TestNewDialer(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	defer server.Close()
+	address := server.Listener.Addr().String()
+	if _, err := NewDialer(Options{}).DialContext(t.Context(), "tcp", address); !errors.Is(err, ErrDenied) {
+		t.Errorf("loopback: %v", err)
+	}
+	conn, err := NewDialer(Options{AllowLoopback: true}).DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
 }

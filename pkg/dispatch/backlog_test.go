@@ -1,15 +1,12 @@
 package dispatch_test
 
 import (
-	"context"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"millrace.dev/pkg/delivery"
 	"millrace.dev/pkg/dispatch"
 )
 
@@ -136,14 +133,7 @@ func TestBacklogIsFoundAfterARestart(t *testing.T) {
 	}
 	up.Store(true)
 	before := s.total()
-	again, err := dispatch.New(dispatch.Options{
-		Conn: f.conn, Publisher: f.publisher, Logger: slog.New(slog.DiscardHandler),
-		Sender: delivery.NewSender(delivery.Options{AllowLoopback: true}),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.dispatcher = again
+	f.start(dispatch.Options{})
 	f.serve(tr)
 	f.waitEmpty()
 	if got := s.total() - before; got != count {
@@ -169,19 +159,8 @@ func TestTwoProcessesShareTheBacklog(t *testing.T) {
 		f.publish("x", fmt.Sprint(i))
 	}
 	eventually(t, "all wait", func() bool { return f.stored(f.names.Events) == 0 })
-	other, err := dispatch.New(dispatch.Options{
-		Conn: f.conn, Publisher: f.publisher, Logger: slog.New(slog.DiscardHandler),
-		Sender: delivery.NewSender(delivery.Options{AllowLoopback: true}),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		other.Stop(ctx)
-	})
-	other.Apply([]*dispatch.Broker{{Names: f.names, Triggers: []*dispatch.Trigger{tr}}})
+	f.start(dispatch.Options{})
+	f.serve(tr)
 	up.Store(true)
 	before := s.total()
 	f.waitEmpty()

@@ -13,18 +13,22 @@ import (
 const (
 	// DefaultMaxInFlightBytes bounds the events under way in one process.
 	DefaultMaxInFlightBytes = 256 << 20
+	// DefaultMaxDeliveries bounds the deliveries under way in one process, each of which has a connection. Beyond it
+	// Triggers have one each.
+	DefaultMaxDeliveries = 4096
 	// sideShare is the part of it that deliveries waiting for their time may have in addition, and those of backlogs
 	// likewise: each kind has a budget of its own, so that none keeps another from going on.
 	sideShare = 4
 )
 
-// What Triggers share, memory and unsettled messages, is divided by one rule: a lane may hold a part of what is free, the
+// What Triggers share, memory, unsettled messages and deliveries at a time, is divided by one rule: a lane may hold a part of what is free, the
 // more the others hold the less. Lanes that are stuck one after the other so leave the next one its part of the rest, and no
 // lane needs to know of the others.
 const (
-	// messagePart and bytePart are one over the part of the free messages and bytes that a lane may hold.
+	// messagePart, bytePart and placePart are one over the part of the free messages, bytes and places that a lane may hold.
 	messagePart = 2
 	bytePart    = 4
+	placePart   = 2
 	// firstsShare is one over the part of the memory for events of backlogs that is kept for lanes that hold nothing.
 	firstsShare = 4
 )
@@ -38,6 +42,23 @@ type free struct {
 func (f free) permits(messages, bytes, size int64) bool {
 	return messages < f.messages/messagePart && bytes+size <= f.bytes/bytePart
 }
+
+// places bounds the deliveries under way, and with them connections.
+type places struct {
+	limit int64
+	taken atomic.Int64
+}
+
+// more is how many more a lane may start that has so many under way. One is always permitted: a subscriber that answers must
+// not wait for those that do not.
+func (p *places) more(active int) int {
+	n := (p.limit - p.taken.Load()) / placePart
+	return max(int(n)-active, 1-active, 0)
+}
+
+func (p *places) take(n int) { p.taken.Add(int64(n)) }
+
+func (p *places) give(n int) { p.taken.Add(-int64(n)) }
 
 // budget bounds the memory of events under way.
 type budget struct {
@@ -100,12 +121,13 @@ func sizeOf(e *event.Event) int { return len(e.Data) + e.AttributeBytes() }
 // budgets are those of a process. Each class of delay has one of its own: an event that waits for minutes must not keep
 // one from being taken up that is due in a second.
 type budgets struct {
+	places          *places
 	events, backlog *budget
 	delayed         [stream.DelayClasses]*budget
 }
 
-func newBudgets(bytes int64) *budgets {
-	b := &budgets{events: newBudget(bytes), backlog: newBudget(bytes / sideShare)}
+func newBudgets(bytes, deliveries int64) *budgets {
+	b := &budgets{places: &places{limit: deliveries}, events: newBudget(bytes), backlog: newBudget(bytes / sideShare)}
 	for class := range b.delayed {
 		b.delayed[class] = newBudget(bytes / sideShare / stream.DelayClasses)
 	}

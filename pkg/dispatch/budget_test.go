@@ -68,3 +68,50 @@ func TestFreePermitsPartOfWhatIsLeft(t *testing.T) {
 		t.Error("a lane may have what is not there")
 	}
 }
+
+// Lanes that take all the places they may and never give one back leave every other lane one, and together take little more
+// than there are.
+func TestStuckLanesLeavePlaces(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := &places{limit: rapid.Int64Range(1, 1<<12).Draw(t, "limit")}
+		lanes := rapid.IntRange(1, 300).Draw(t, "lanes")
+		for range lanes {
+			l := newLane(p, newFlow())
+			l.setMax(DefaultMaxConcurrency)
+			got, _ := l.acquire(DefaultMaxConcurrency)
+			if got < 1 {
+				t.Fatal("a lane got no place at all")
+			}
+			if more, _ := l.acquire(DefaultMaxConcurrency); more > 0 && l.active > int(p.limit)/placePart {
+				t.Fatalf("a lane got %d places of %d", l.active, p.limit)
+			}
+		}
+		if taken := p.taken.Load(); taken > p.limit+int64(lanes) {
+			t.Fatalf("%d lanes took %d places of %d", lanes, taken, p.limit)
+		}
+	})
+}
+
+// A Trigger alone that asks for ten times the default concurrency gets it.
+func TestPlacesSufficeForOneTrigger(t *testing.T) {
+	const most = 10 * DefaultMaxConcurrency
+	l := newLane(&places{limit: DefaultMaxDeliveries}, newFlow())
+	l.setMax(most)
+	for total := 0; total < most; {
+		got, _ := l.acquire(1)
+		if total += got; got == 0 {
+			t.Fatalf("got %d places of %d, want %d", total, DefaultMaxDeliveries, most)
+		}
+	}
+}
+
+func TestPlacesComeBack(t *testing.T) {
+	p := &places{limit: 100}
+	l := newLane(p, newFlow())
+	l.setMax(100)
+	got, _ := l.acquire(100)
+	l.release(got)
+	if p.taken.Load() != 0 || got != 50 {
+		t.Errorf("got %d places, want half of 100; %d are taken at the end, want 0", got, p.taken.Load())
+	}
+}

@@ -11,9 +11,11 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"millrace.dev/pkg/delivery"
@@ -53,6 +55,8 @@ type Trigger struct {
 	Policy delivery.Policy
 	// MaxConcurrency bounds the deliveries under way in this process; 0 means [DefaultMaxConcurrency].
 	MaxConcurrency int
+	// State tells versions of the Trigger apart, for those who ask whether this one is in effect.
+	State string
 }
 
 // Options configure a Dispatcher. Conn, Publisher and Sender are required.
@@ -66,11 +70,14 @@ type Options struct {
 	MaxAckPending int
 	// MaxInFlightBytes bounds the events under way in this process; 0 means [DefaultMaxInFlightBytes].
 	MaxInFlightBytes int64
+	// MaxDeliveries bounds the deliveries under way in this process; 0 means [DefaultMaxDeliveries].
+	MaxDeliveries int
 	// OrphanGrace is how long deliveries that wait for a Trigger that is not known are kept; default
 	// [DefaultOrphanGrace].
 	OrphanGrace time.Duration
 
 	budgets *budgets
+	peers   *stream.Peers
 }
 
 func (o Options) validate() error {
@@ -89,7 +96,8 @@ type Dispatcher struct {
 	mu      sync.Mutex
 	runners map[string]*runner // by name of the event stream
 	stopped bool
-	leaving sync.WaitGroup // runners of removed Brokers that still finish
+	served  atomic.Pointer[map[stream.Version]bool] // the Triggers applied last
+	leaving sync.WaitGroup                          // runners of removed Brokers that still finish
 }
 
 // New returns a Dispatcher that does nothing until [Dispatcher.Apply].
@@ -101,9 +109,18 @@ func New(o Options) (*Dispatcher, error) {
 		o.Logger = slog.Default()
 	}
 	o.OrphanGrace = cmp.Or(o.OrphanGrace, DefaultOrphanGrace)
-	o.budgets = newBudgets(cmp.Or(o.MaxInFlightBytes, DefaultMaxInFlightBytes))
+	o.budgets = newBudgets(cmp.Or(o.MaxInFlightBytes, DefaultMaxInFlightBytes), int64(cmp.Or(o.MaxDeliveries, DefaultMaxDeliveries)))
+	var err error
+	if o.peers, err = o.Conn.Join(stream.FilterGroup); err != nil {
+		return nil, fmt.Errorf("dispatch: %w", err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Dispatcher{opts: o, ctx: ctx, cancel: cancel, runners: map[string]*runner{}}, nil
+	d := &Dispatcher{opts: o, ctx: ctx, cancel: cancel, runners: map[string]*runner{}}
+	if err := o.peers.Answer(d.serves); err != nil {
+		cancel()
+		return nil, fmt.Errorf("dispatch: %w", err)
+	}
+	return d, nil
 }
 
 // Apply makes the given Brokers the ones served. It returns at once. Brokers that stay go on without a break: events
@@ -133,6 +150,19 @@ func (d *Dispatcher) Apply(brokers []*Broker) {
 			d.leaving.Go(func() { r.stop(d.ctx) })
 		}
 	}
+	served := map[stream.Version]bool{}
+	for _, b := range brokers {
+		for _, t := range b.Triggers {
+			served[stream.Version{UID: t.UID, State: t.State}] = true
+		}
+	}
+	d.served.Store(&served)
+}
+
+// serves says whether every event that is fetched from now on is matched with that version of a Trigger.
+func (d *Dispatcher) serves(v stream.Version) bool {
+	served := d.served.Load()
+	return served != nil && (*served)[v]
 }
 
 // Ready reports whether the named Broker's events are being consumed with the Triggers applied last.
@@ -165,6 +195,7 @@ func (d *Dispatcher) Stop(ctx context.Context) {
 	}
 	d.cancel()
 	<-done
+	d.opts.peers.Leave()
 }
 
 // TriggerStats are a Trigger's counters since its Broker's runner started.

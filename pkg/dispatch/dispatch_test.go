@@ -28,13 +28,13 @@ import (
 
 // bench is a store with one Broker, a dispatcher and what a test needs to use them.
 type fixture struct {
-	t          testing.TB
-	conn       *stream.Conn
-	names      *stream.Names
-	publisher  *stream.Publisher
-	dispatcher *dispatch.Dispatcher
-	compiler   *trigger.Compiler
-	data       []byte // of the events published; nil for a line that names the id
+	t           testing.TB
+	conn        *stream.Conn
+	names       *stream.Names
+	publisher   *stream.Publisher
+	dispatchers []*dispatch.Dispatcher // those of several processes, most often one
+	compiler    *trigger.Compiler
+	data        []byte // of the events published; nil for a line that names the id
 }
 
 func newFixture(t testing.TB) *fixture {
@@ -57,26 +57,44 @@ func newFixture(t testing.TB) *fixture {
 	if f.compiler, err = trigger.NewCompiler(); err != nil {
 		t.Fatal(err)
 	}
-	f.dispatcher, err = dispatch.New(dispatch.Options{
-		Conn: conn, Publisher: f.publisher, Logger: log, OrphanGrace: 300 * time.Millisecond,
-		Sender: delivery.NewSender(delivery.Options{AllowLoopback: true}),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	f.start(dispatch.Options{OrphanGrace: 300 * time.Millisecond})
 	t.Cleanup(func() { f.stop(10 * time.Second) })
 	return f
 }
 
+// start adds a dispatcher, as if in a process of its own.
+func (f *fixture) start(o dispatch.Options) {
+	f.t.Helper()
+	o.Conn, o.Publisher, o.Logger = f.conn, f.publisher, slog.New(slog.DiscardHandler)
+	o.Sender = delivery.NewSender(delivery.Options{AllowLoopback: true})
+	d, err := dispatch.New(o)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.dispatchers = append(f.dispatchers, d)
+}
+
+// stop ends all dispatchers.
 func (f *fixture) stop(within time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
-	f.dispatcher.Stop(ctx)
+	var stopping sync.WaitGroup
+	for _, d := range f.dispatchers {
+		stopping.Go(func() { d.Stop(ctx) })
+	}
+	stopping.Wait()
+	f.dispatchers = nil
 }
 
 // serve applies the Triggers as those of the one Broker.
 func (f *fixture) serve(triggers ...*dispatch.Trigger) {
-	f.dispatcher.Apply([]*dispatch.Broker{{Names: f.names, Triggers: triggers}})
+	f.apply(&dispatch.Broker{Names: f.names, Triggers: triggers})
+}
+
+func (f *fixture) apply(brokers ...*dispatch.Broker) {
+	for _, d := range f.dispatchers {
+		d.Apply(brokers)
+	}
 }
 
 // trigger returns a Trigger for events of the given type (all if empty) with quick retries.
@@ -144,7 +162,7 @@ func (f *fixture) waitEmpty() {
 }
 
 func (f *fixture) counts(name string) dispatch.Counts {
-	for _, s := range f.dispatcher.Stats() {
+	for _, s := range f.dispatchers[0].Stats() {
 		if s.Trigger == "default/"+name {
 			return s.Counts
 		}
@@ -398,14 +416,7 @@ func TestStopResumesWithoutLossOrRepeat(t *testing.T) {
 	if before == 0 {
 		t.Fatal("nothing was delivered before the stop")
 	}
-	again, err := dispatch.New(dispatch.Options{
-		Conn: f.conn, Publisher: f.publisher, Logger: slog.New(slog.DiscardHandler),
-		Sender: delivery.NewSender(delivery.Options{AllowLoopback: true}),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.dispatcher = again
+	f.start(dispatch.Options{})
 	f.serve(tr)
 	f.waitEmpty()
 	for i := range count {
@@ -447,7 +458,7 @@ func TestRemovedBrokerKeepsItsEvents(t *testing.T) {
 	f.serve(tr)
 	f.publish("x", "a")
 	f.waitEmpty()
-	f.dispatcher.Apply(nil)
+	f.apply()
 	sent := 0
 	eventually(t, "the runner takes no more events", func() bool {
 		f.publish("x", fmt.Sprint(sent))
@@ -471,24 +482,45 @@ func TestRetriesOfHeldTriggersWait(t *testing.T) {
 	f.serve(tr)
 	f.publish("x", "a")
 	eventually(t, "a retry is stored", func() bool { return f.stored(f.names.Retries) == 1 && f.stored(f.names.Events) == 0 })
-	f.dispatcher.Apply([]*dispatch.Broker{{Names: f.names, Held: map[string]bool{tr.UID: true}}})
+	f.apply(&dispatch.Broker{Names: f.names, Held: map[string]bool{tr.UID: true}})
 	time.Sleep(500 * time.Millisecond) // the retry falls due meanwhile
 	if got := f.stored(f.names.Retries); got != 1 {
 		t.Fatalf("%d retries stored while the Trigger is held, want 1", got)
 	}
-	f.dispatcher.Apply([]*dispatch.Broker{{Names: f.names}}) // unknown for a moment, as to a process that lags behind
+	f.apply(&dispatch.Broker{Names: f.names}) // unknown for a moment, as to a process that lags behind
 	time.Sleep(100 * time.Millisecond)
-	f.dispatcher.Apply([]*dispatch.Broker{{Names: f.names, Held: map[string]bool{tr.UID: true}}})
+	f.apply(&dispatch.Broker{Names: f.names, Held: map[string]bool{tr.UID: true}})
 	time.Sleep(500 * time.Millisecond)
 	if got := f.stored(f.names.Retries); got != 1 {
 		t.Fatalf("%d retries stored after the Trigger was unknown for a moment, want 1", got)
 	}
-	f.dispatcher.Apply([]*dispatch.Broker{{Names: f.names}}) // deleted
+	f.apply(&dispatch.Broker{Names: f.names}) // deleted
 	f.waitEmpty()
 }
 
 func TestOptionsAreRequired(t *testing.T) {
 	if _, err := dispatch.New(dispatch.Options{}); err == nil || !strings.Contains(err.Error(), "required") {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestHTTP2Cleartext(t *testing.T) {
+	f := newFixture(t)
+	proto := make(chan string, 1)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		proto <- r.Proto
+		w.WriteHeader(http.StatusAccepted)
+	}))
+	server.Config.Protocols = new(http.Protocols)
+	server.Config.Protocols.SetHTTP1(true)
+	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	server.Start()
+	defer server.Close()
+	tr := f.trigger("t", "", server.URL)
+	tr.Policy.HTTP2Cleartext = true
+	f.serve(tr)
+	f.publish("a", "1")
+	if got := <-proto; got != "HTTP/2.0" {
+		t.Errorf("delivered over %s, want HTTP/2.0", got)
 	}
 }

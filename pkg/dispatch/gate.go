@@ -8,7 +8,7 @@ const (
 	gateThreshold = 20
 	// firstProbe is the pause before the first attempt through a closed gate, doubled for each that fails, up to maxProbe.
 	firstProbe = 500 * time.Millisecond
-	maxProbe   = 30 * time.Second
+	maxProbe   = 10 * time.Second
 )
 
 // gate keeps events from a subscriber that is known to be down, so that they wait in the store without spending attempts.

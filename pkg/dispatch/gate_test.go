@@ -74,7 +74,7 @@ func TestGateIgnoresLateFailuresAndCanceledProbes(t *testing.T) {
 
 func TestLaneWidthFollowsTheSubscriber(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLane()
+		l := newLane(&places{limit: DefaultMaxDeliveries}, newFlow())
 		l.setMax(100)
 		l.learn(overloaded)
 		l.learn(overloaded) // at the same moment: counts once
@@ -107,7 +107,7 @@ func TestLaneWidthFollowsTheSubscriber(t *testing.T) {
 }
 
 func TestFailingWithoutOverloadKeepsTheWidth(t *testing.T) {
-	l := newLane()
+	l := newLane(&places{limit: DefaultMaxDeliveries}, newFlow())
 	l.setMax(100)
 	for range gateThreshold {
 		l.learn(failing)
@@ -118,7 +118,7 @@ func TestFailingWithoutOverloadKeepsTheWidth(t *testing.T) {
 }
 
 func TestBacklogGetsItsShareOfTheLane(t *testing.T) {
-	l := newLane()
+	l := newLane(&places{limit: DefaultMaxDeliveries}, newFlow())
 	l.setMax(10)
 	l.setBehind(true)
 	if got := l.share(); got != 5 {

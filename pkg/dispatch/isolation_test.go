@@ -3,39 +3,39 @@ package dispatch_test
 import (
 	"bytes"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"millrace.dev/pkg/delivery"
 	"millrace.dev/pkg/dispatch"
 )
 
-// startWith replaces the fixture's dispatcher by one with other limits.
-func (f *fixture) startWith(o dispatch.Options) {
+// startWith replaces the fixture's dispatcher by so many with other limits.
+func (f *fixture) startWith(replicas int, o dispatch.Options) {
 	f.t.Helper()
 	f.stop(10 * time.Second)
-	o.Conn, o.Publisher, o.Logger = f.conn, f.publisher, slog.New(slog.DiscardHandler)
-	o.Sender = delivery.NewSender(delivery.Options{AllowLoopback: true})
-	var err error
-	if f.dispatcher, err = dispatch.New(o); err != nil {
-		f.t.Fatal(err)
+	for range replicas {
+		f.start(o)
 	}
 }
 
-// Subscribers that do not answer, with more events of their own than may be unsettled or fit into memory, leave the others
-// what they need.
+// Subscribers that do not answer, with more events of their own than may be unsettled, fit into memory or be delivered at a
+// time, leave the others what they need.
 func TestHungSubscribersDoNotUseUpWhatIsShared(t *testing.T) {
-	for name, o := range map[string]dispatch.Options{
-		"messages": {MaxAckPending: 400},
-		"bytes":    {MaxInFlightBytes: 1 << 20},
+	for name, c := range map[string]struct {
+		replicas int
+		limits   dispatch.Options
+	}{
+		"messages":   {1, dispatch.Options{MaxAckPending: 400}},
+		"bytes":      {1, dispatch.Options{MaxInFlightBytes: 1 << 20}},
+		"deliveries": {1, dispatch.Options{MaxDeliveries: 16}},
+		"replicas":   {6, dispatch.Options{MaxAckPending: 400}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			f.startWith(o)
+			f.startWith(c.replicas, c.limits)
 			f.data = bytes.Repeat([]byte("x"), 8<<10)
 			release := make(chan struct{})
 			hung := newSubscriber(t, func(int, http.ResponseWriter, *http.Request) { <-release })
@@ -55,6 +55,9 @@ func TestHungSubscribersDoNotUseUpWhatIsShared(t *testing.T) {
 				f.publish("steady", fmt.Sprint(i))
 			}
 			eventually(t, "the steady subscriber has everything", func() bool { return steady.total() == count })
+			if most := c.limits.MaxDeliveries + lanes; c.limits.MaxDeliveries > 0 && hung.total() > most {
+				t.Errorf("%d deliveries at a time to those that hang, want at most %d", hung.total(), most)
+			}
 			answer()
 			f.waitEmpty()
 			if got := hung.total(); got != lanes*own {
@@ -67,7 +70,7 @@ func TestHungSubscribersDoNotUseUpWhatIsShared(t *testing.T) {
 // Large events that wait long for their next attempt leave room for those that wait shortly.
 func TestLongDelaysDoNotHoldUpShortOnes(t *testing.T) {
 	f := newFixture(t)
-	f.startWith(dispatch.Options{MaxInFlightBytes: 1 << 20})
+	f.startWith(1, dispatch.Options{MaxInFlightBytes: 1 << 20})
 	f.data = bytes.Repeat([]byte("x"), 16<<10)
 	s := newSubscriber(t, func(n int, w http.ResponseWriter, r *http.Request) {
 		if n == 1 || strings.HasPrefix(r.Header.Get("ce-id"), "long") {

@@ -102,7 +102,7 @@ func (r *runner) run(j job) {
 	j.to.counts.attempts.Add(1)
 	result := r.opts.Sender.Send(r.base, &delivery.Request{
 		URL: j.to.Subscriber, Event: j.event, Timeout: j.to.Policy.Timeout, Format: j.to.Policy.Format,
-		Namespace: j.to.Namespace,
+		Namespace: j.to.Namespace, HTTP2Cleartext: j.to.Policy.HTTP2Cleartext,
 	})
 	j.to.lane.learn(conditionOf(result)) // before the reply is stored: a store that is away is not the subscriber's fault
 	if result.Reply != nil {

@@ -7,8 +7,10 @@ import (
 )
 
 const (
-	// maxQueued and maxQueuedBytes bound what waits in memory for a free place in a lane. More goes to the backlog.
-	maxQueued      = 256
+	// What waits in memory for a free place in a lane is what the lane does in half of maxQueueAge, but between minQueued and
+	// maxQueued events, and maxQueuedBytes. More goes to the backlog.
+	minQueued      = 16
+	maxQueued      = 1024
 	maxQueuedBytes = 8 << 20
 	// maxQueueAge is how long an event waits in memory before it goes to the backlog instead: until then it counts as
 	// unsettled in the store, and a slow subscriber must not hold many of those.
@@ -24,6 +26,10 @@ const (
 type lane struct {
 	// room is signaled when a place becomes free.
 	room chan struct{}
+	// flow is that of the lanes of the same Broker.
+	flow *flow
+	// places are those of all lanes together.
+	places *places
 	// waiting is the length of the queue, to be read without the lock.
 	waiting atomic.Int32
 	// backlogged is how many bytes of the budget for events of backlogs deliveries of the lane hold.
@@ -35,11 +41,17 @@ type lane struct {
 	width       float64 // 1 … max
 	slowedAt    time.Time
 	active      int
+	fresh       int   // of them, deliveries of accepted events
 	pinned      int64 // active and queued jobs that keep an accepted event unsettled
 	pinnedBytes int64
 	queue       []queued
 	queuedBytes int
 	behind      bool // a backlog waits, which is to get its share of the places
+	pace        pace
+	roomySince  time.Time // while it is roomy
+
+	// watched is for flow.
+	watched watched
 }
 
 type queued struct {
@@ -47,7 +59,9 @@ type queued struct {
 	since time.Time
 }
 
-func newLane() *lane { return &lane{room: make(chan struct{}, 1)} }
+func newLane(p *places, f *flow) *lane {
+	return &lane{room: make(chan struct{}, 1), places: p, flow: f, pace: newPace()}
+}
 
 // setMax changes how many deliveries may be under way. A lower number takes effect as running ones end.
 func (l *lane) setMax(n int) {
@@ -83,19 +97,37 @@ func (l *lane) offer(j job, left free, run func(job)) bool {
 }
 
 func (l *lane) take(j job, run func(job)) bool {
-	if l.active < l.share() && l.gate.admit(time.Now()) {
-		l.active++
+	if l.fresh < l.share() && l.active < int(l.width) && l.enter() {
+		l.begin(j)
 		go l.work(j, run)
 		return true
 	}
 	size := j.size()
-	if l.behind || l.gate.closed || len(l.queue) >= maxQueued || l.queuedBytes+size > maxQueuedBytes {
+	if l.gate.closed || len(l.queue) >= l.maxQueue() || l.queuedBytes+size > maxQueuedBytes {
 		return false
 	}
 	l.queue = append(l.queue, queued{job: j, since: time.Now()})
 	l.queuedBytes += size
 	l.waiting.Store(int32(len(l.queue)))
 	return true
+}
+
+func (l *lane) maxQueue() int {
+	return int(min(maxQueued, max(minQueued, maxQueueAge/2/max(1, l.pace.mean))))
+}
+
+// begin and end count a delivery under way, for which there is a place already.
+func (l *lane) begin(j job) {
+	if j.pins {
+		l.fresh++
+	}
+}
+
+func (l *lane) end(j job) {
+	if j.pins {
+		l.fresh--
+	}
+	l.unpin(j)
 }
 
 // share is how many places new events may take: all, or half of them while older events wait.
@@ -110,12 +142,35 @@ func (l *lane) share() int {
 func (l *lane) start(j job, run func(job)) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.active >= int(l.width) || !l.gate.admit(time.Now()) {
+	if l.active >= int(l.width) || !l.enter() {
 		return false
 	}
-	l.active++
 	go l.work(j, run)
 	return true
+}
+
+// enter takes a place for one delivery if the gate and what other lanes have taken permit it.
+func (l *lane) enter() bool {
+	now := time.Now()
+	if l.places.more(l.active) == 0 || !l.gate.admit(now) {
+		return false
+	}
+	if l.active == 0 {
+		l.pace.last = now
+	}
+	l.occupy(1)
+	return true
+}
+
+func (l *lane) occupy(n int) {
+	l.active += n
+	l.places.take(n)
+}
+
+func (l *lane) vacate(n int) {
+	l.active -= n
+	l.places.give(n)
+	signal(l.room)
 }
 
 // acquire takes up to n places for events of the backlog and returns how many it got, and whether it is worth waiting
@@ -124,14 +179,14 @@ func (l *lane) acquire(n int) (got int, open bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.gate.closed {
-		if n == 0 || !l.gate.admit(time.Now()) {
+		if n == 0 || !l.enter() {
 			return 0, false
 		}
-		l.active++
 		return 1, true
 	}
-	got = max(0, min(n, int(l.width)-l.active-len(l.queue)))
-	l.active += got
+	claimed := min(len(l.queue), max(0, l.share()-l.fresh)) // places that queued events will take
+	got = max(0, min(n, int(l.width)-l.active-claimed, l.places.more(l.active)))
+	l.occupy(got)
 	return got, true
 }
 
@@ -142,9 +197,8 @@ func (l *lane) release(n int) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.active -= n
 	l.gate.cancel()
-	l.signal()
+	l.vacate(n)
 }
 
 // run uses a place that acquire took.
@@ -160,13 +214,21 @@ func (l *lane) work(j job, run func(job)) {
 func (l *lane) next(done job) (job, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.unpin(done)
-	if len(l.queue) == 0 || l.active > int(l.width) || l.gate.closed {
-		l.active--
-		l.signal()
+	l.end(done)
+	now := time.Now()
+	l.pace.step(now)
+	l.flow.step(now)
+	if len(l.queue) == 0 || l.fresh >= l.share() || l.active > int(l.width) || l.gate.closed {
+		was := l.roomy()
+		l.vacate(1)
+		if !was && l.roomy() {
+			l.roomySince = now
+		}
 		return job{}, false
 	}
-	return l.pop(), true
+	j := l.pop()
+	l.begin(j)
+	return j, true
 }
 
 func (l *lane) pop() job {
@@ -198,9 +260,28 @@ func (l *lane) unpin(j job) {
 	}
 }
 
-func (l *lane) signal() {
+// shut says whether the gate is closed.
+func (l *lane) shut() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.gate.closed
+}
+
+// roomy says whether the lane could take up another event at once.
+func (l *lane) roomy() bool {
+	return !l.gate.closed && len(l.queue) == 0 && l.fresh < l.share() && l.active < int(l.width)
+}
+
+// hungry says whether that has been so for a while.
+func (l *lane) hungry(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.roomy() && now.Sub(l.roomySince) >= hungryAfter
+}
+
+func signal(c chan<- struct{}) {
 	select {
-	case l.room <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }

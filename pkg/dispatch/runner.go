@@ -19,9 +19,9 @@ const (
 	// maxRematches is how often an event is matched again whose evaluation ran out of time, rematchDelay the pause before.
 	maxRematches = 3
 	rematchDelay = 100 * time.Millisecond
-	// ourShare is one over the part of MaxAckPending that events under way in this process take at most, so that several
-	// processes together leave room for events that settle quickly.
-	ourShare = 4
+	// pinnedShare is one over the part of MaxAckPending that events under way in all processes together take at most: the
+	// rest is for events that settle quickly. The processes divide it evenly.
+	pinnedShare = 2
 	// transitShare is one over the part of the memory for events that lanes leave to events on their way to a backlog, so
 	// that those always get on.
 	transitShare = 4
@@ -71,6 +71,7 @@ type runner struct {
 	// Only the goroutine that handles events uses these.
 	input   *trigger.Input
 	matches []*route
+	flow    *flow
 }
 
 func newRunner(o Options, n *stream.Names) *runner {
@@ -81,6 +82,7 @@ func newRunner(o Options, n *stream.Names) *runner {
 		lanes:  map[string]*lane{},
 		counts: map[string]*counters{},
 		input:  trigger.NewInput(&event.Event{}),
+		flow:   newFlow(),
 	}
 	r.retries = newRetrier(r)
 	return r
@@ -120,7 +122,7 @@ func (r *runner) apply(b *Broker) {
 func (r *runner) lane(key string, limit int) *lane {
 	l := r.lanes[key]
 	if l == nil {
-		l = newLane()
+		l = newLane(r.opts.budgets.places, r.flow)
 	}
 	l.setMax(limit)
 	return l
@@ -199,32 +201,38 @@ func (r *runner) onEvent(d *stream.Delivery) {
 	if s == nil {
 		return
 	}
-	r.unsettled.Add(1)
+	now := time.Now()
+	if r.unsettled.Add(1) == 1 {
+		r.flow.begin(now)
+	}
 	s.after = func() { r.unsettled.Add(-1) }
-	left := r.free()
 	origin := "e" + formatSequence(d.Sequence())
 	for _, t := range r.matches {
 		t.counts.matched.Add(1)
-		r.offer(job{to: t, event: d.Event, origin: origin, settle: s, pins: true}, left)
+		r.flow.offered(t.lane, now)
+		r.offer(job{to: t, event: d.Event, origin: origin, settle: s, pins: true}, now)
 	}
 }
 
 // free is what is left of what lanes may keep unsettled.
 func (r *runner) free() free {
 	events := r.opts.budgets.events
+	pinned := cmp.Or(r.opts.MaxAckPending, stream.DefaultMaxAckPending) / pinnedShare / r.opts.peers.Count()
 	return free{
-		messages: int64(max(1, cmp.Or(r.opts.MaxAckPending, stream.DefaultMaxAckPending)/ourShare)) - r.unsettled.Load(),
+		messages: int64(max(1, pinned)) - r.unsettled.Load(),
 		bytes:    events.left() - events.limit/transitShare,
 	}
 }
 
-// offer gives a job to its lane, or to the backlog if the lane has no room for it.
-func (r *runner) offer(j job, left free) {
-	if j.to.lane.offer(j, left, r.run) {
-		return
+// offer gives a job to its lane, or to the backlog if the lane has no room for it and waiting is not worth while.
+func (r *runner) offer(j job, since time.Time) {
+	for !j.to.lane.offer(j, r.free(), r.run) {
+		if !r.flow.await(j.to.lane, since, r.base.Done()) {
+			j.to.counts.overflowed.Add(1)
+			go r.postpone(j, 0)
+			return
+		}
 	}
-	j.to.counts.overflowed.Add(1)
-	go r.postpone(j, 0)
 }
 
 func (r *runner) stats() []TriggerStats {

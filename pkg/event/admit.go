@@ -18,6 +18,10 @@ const (
 // DefaultHopLimit is the hop limit of an event that comes without one.
 const DefaultHopLimit = 255
 
+// DefaultMaxAttributeBytes is what the attributes of an event that enters a Broker may take, in bytes, as
+// [Event.AttributeBytes] counts them.
+const DefaultMaxAttributeBytes = 64 << 10
+
 // ErrHopLimit says that an event was not admitted because it has been through too many Brokers: most likely a subscriber
 // answers an event with one that its own Trigger matches.
 var ErrHopLimit = errors.New("hop limit reached")

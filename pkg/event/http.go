@@ -283,6 +283,10 @@ func headerKey(name string) string {
 		return "Ce-Dataschema"
 	case DataContentType:
 		return contentTypeHeader
+	case ArrivalTime: // Every event that is delivered has this one.
+		return "Ce-Knativearrivaltime"
+	case HopLimit:
+		return "Ce-Knativebrokerttl"
 	default:
 		return http.CanonicalHeaderKey("ce-" + name)
 	}

@@ -194,6 +194,10 @@ func unquote(s string) string {
 	return b.String()
 }
 
+// IsText reports whether s is a CloudEvents String (CloudEvents 1.0, section "Type System") and not empty, that is, whether
+// an attribute can have it for a value.
+func IsText(s string) bool { return s != "" && checkText("", s) == nil }
+
 // checkText reports a value that is not a CloudEvents String (CloudEvents 1.0, section "Type System").
 func checkText(name, s string) error {
 	for i := range len(s) {

@@ -91,6 +91,7 @@ func Dial(o ConnOptions) (*Conn, error) {
 		c.nc.Close()
 		return nil, fmt.Errorf("open JetStream: %w", err)
 	}
+	c.health.wg.Go(c.health.watch)
 	return c, nil
 }
 

@@ -74,12 +74,11 @@ type receiver struct {
 	muted atomic.Bool
 	// before, if not nil, received the same messages from a consumer that is gone.
 	before *receiver
-	// remade says that the consumer may be a new one that counts its deliveries from one again.
-	remade bool
 }
 
 func newReceiver(ctx context.Context, c *Conn, o ConsumeOptions) *receiver {
-	r := &receiver{opts: o, acks: newAcker(ctx, c.nc, o.Logger), stop: make(chan struct{})}
+	r := &receiver{opts: o, stop: make(chan struct{})}
+	r.acks = newAcker(ctx, c.nc, o.Logger, &r.muted)
 	r.ticker.Go(r.extendLoop)
 	return r
 }
@@ -96,8 +95,9 @@ func (r *receiver) accept(msg jetstream.Msg) *Delivery {
 		r.opts.Logger.Error("received a message that is not from JetStream", slog.Any("error", err))
 		return nil
 	}
-	d := &Delivery{msg: msg, from: r, sequence: meta.Sequence.Stream, deliveries: meta.NumDelivered}
-	if (d.deliveries > 1 || r.before != nil || r.remade) && r.known(d) {
+	d := &Delivery{msg: msg, from: r, deliveries: meta.NumDelivered}
+	d.id = messageID{sequence: meta.Sequence.Stream, stored: meta.Timestamp.UnixNano()}
+	if r.known(d) { // whatever deliveries says: a server that was killed may count them from 1 again
 		return nil
 	}
 	if d.Event, err = decode(msg.Headers(), msg.Data()); err != nil {
@@ -112,9 +112,9 @@ func (r *receiver) accept(msg jetstream.Msg) *Delivery {
 
 // known deals with a message that was handed out before.
 func (r *receiver) known(d *Delivery) bool {
-	status := r.flight.status(d.sequence)
+	status := r.flight.status(d.id)
 	if status == unknown && r.before != nil {
-		status = r.before.flight.status(d.sequence)
+		status = r.before.flight.status(d.id)
 	}
 	switch status {
 	case settled:
@@ -197,12 +197,13 @@ type Delivery struct {
 	// Event is not to be changed: several lanes read it.
 	Event *event.Event
 
-	msg                  jetstream.Msg
-	from                 *receiver
-	sequence, deliveries uint64
-	touched              time.Time // when the server last heard of it; guarded by inFlight
-	prev                 *Delivery
-	next                 *Delivery
+	msg        jetstream.Msg
+	from       *receiver
+	id         messageID
+	deliveries uint64
+	touched    time.Time // when the server last heard of it; guarded by inFlight
+	prev       *Delivery
+	next       *Delivery
 }
 
 // Key is the message's subject without the consumption's prefix: in the retry and parking streams the Trigger's UID.
@@ -214,7 +215,7 @@ func (d *Delivery) Key() string {
 func (d *Delivery) Progress() Progress { return progressOf(d.msg.Headers()) }
 
 // Sequence is the message's number in its stream, the same at every redelivery.
-func (d *Delivery) Sequence() uint64 { return d.sequence }
+func (d *Delivery) Sequence() uint64 { return d.id.sequence }
 
 // Deliveries is how often the server has handed the message out, this time included.
 func (d *Delivery) Deliveries() uint64 { return d.deliveries }

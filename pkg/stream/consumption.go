@@ -39,7 +39,6 @@ type Consumption struct {
 	base     context.Context //nolint:containedctx // outlives the call that began the consumption
 	cc       jetstream.ConsumeContext
 	consumer jetstream.Consumer
-	created  time.Time      // when the stream was created: tells it from one made anew, whose sequences begin at 1 again
 	old      sync.WaitGroup // receivers of consumers that are gone
 }
 
@@ -63,12 +62,12 @@ func (c *Conn) Consume(ctx context.Context, o ConsumeOptions, handle func(*Deliv
 
 // open makes sure that the consumer is there and subscribes to it.
 func (s *Consumption) open(ctx context.Context) error {
-	consumer, created, err := s.conn.ensureConsumer(ctx, s.opts)
+	consumer, _, err := s.conn.ensureConsumer(ctx, s.opts)
 	if err != nil {
 		return err
 	}
 	s.consumer = consumer
-	r := s.renew(ctx, created)
+	r := s.renew(ctx)
 	cc, err := s.consumer.Consume(
 		func(msg jetstream.Msg) {
 			if d := r.accept(msg); d != nil {
@@ -91,17 +90,14 @@ func (s *Consumption) prefetchBytes() int {
 	return max(maxPrefetchBytes, 2*int(s.conn.MaxPayload()))
 }
 
-// renew makes a receiver for the consumer just opened on the stream created at the given time. What is still in flight
-// from a consumer that is gone is finished apart.
-func (s *Consumption) renew(ctx context.Context, created time.Time) *receiver {
+// renew makes a receiver for the consumer just opened. What is still in flight from a consumer that is gone is finished
+// apart.
+func (s *Consumption) renew(ctx context.Context) *receiver {
 	r, old := newReceiver(ctx, s.conn, s.opts), s.receiver.Load()
 	if old != nil {
 		s.old.Go(func() { _ = old.finish(s.base) })
 	}
-	if s.created.Equal(created) {
-		r.before = old
-	}
-	s.created = created
+	r.before = old
 	s.receiver.Store(r)
 	return r
 }

@@ -11,6 +11,9 @@ var (
 	ErrFull = errors.New("the broker's store is full")
 	// ErrUnavailable says that the store cannot be reached or did not confirm in time. The message may have been stored.
 	ErrUnavailable = errors.New("the store is unavailable")
+	// ErrNotSent says that the message did not leave the process, because the store is known not to take it: nothing was
+	// stored. Errors that match it match [ErrUnavailable] as well.
+	ErrNotSent = errors.New("not sent")
 	// ErrBusy says that too many bytes wait for the store's confirmation. Nothing was stored.
 	ErrBusy = errors.New("too many events wait for the store")
 	// ErrTooLarge says that the message is larger than the store takes. Nothing was stored.

@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -18,7 +21,7 @@ import (
 var ErrNoSpace = errors.New("the disk of the NATS server is full, or was: make room, then restart the server")
 
 const (
-	// slowAck is how long a publish may wait for its PubAck before we ask whether the stream can be written to at all.
+	// slowAck is how long a stream may leave publishes without a PubAck before we ask whether it can be written to at all.
 	slowAck = time.Second
 	// probeTimeout bounds the wait for one answer, probePause is the time between two questions, and at least that between
 	// two suspicions.
@@ -39,7 +42,7 @@ var errSilent = fmt.Errorf("%w: it does not answer", ErrUnavailable)
 
 // health knows which streams cannot be written to. After a write that failed, a NATS server leaves every later publish
 // to the stream without an answer, so that a producer would learn no more than that its time ran out. Whether it is so is
-// asked of the server when a publish is slow or fails, and then again and again until the stream is well.
+// asked of the server when publishes are slow or fail, and then again and again until the stream is well.
 type health struct {
 	conn   *Conn
 	ctx    context.Context //nolint:containedctx // the life of the connection
@@ -55,17 +58,58 @@ type condition struct {
 	stream string
 	// nudge is a subject of the stream; see [health.nudge].
 	nudge string
+	// sent and answered count publishes begun and ended: a stream that leaves some without an answer is looked into.
+	sent, answered atomic.Uint64
 
 	mu       sync.Mutex
 	err      error         // why the stream cannot be written to; nil as far as known
 	down     chan struct{} // closed while err is not nil
 	followed bool          // a goroutine asks the server
 	asked    time.Time     // when the last such goroutine began
+
+	// Only watch uses these.
+	seen      uint64    // the value of answered at the last look
+	seenSince time.Time // when it became so, or when there was nothing under way
 }
 
 func newHealth(c *Conn) *health {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &health{conn: c, ctx: ctx, cancel: cancel, streams: map[string]*condition{}}
+}
+
+// watch suspects streams of which no publish has ended for long while there are some. One timer for all of them: one for
+// each publish would cost more than the publish.
+func (h *health) watch() {
+	tick := time.NewTicker(slowAck / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-h.ctx.Done():
+			return
+		case now := <-tick.C:
+			for _, s := range h.all() {
+				if s.stalled(now) {
+					h.suspect(s)
+				}
+			}
+		}
+	}
+}
+
+func (h *health) all() []*condition {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return slices.Collect(maps.Values(h.streams))
+}
+
+// stalled says whether publishes are under way none of which has ended for slowAck.
+func (s *condition) stalled(now time.Time) bool {
+	answered := s.answered.Load() // before sent, which is never less
+	if answered != s.seen || answered == s.sent.Load() {
+		s.seen, s.seenSince = answered, now
+		return false
+	}
+	return now.Sub(s.seenSince) >= slowAck
 }
 
 // close ends all probes.

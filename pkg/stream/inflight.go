@@ -9,6 +9,12 @@ import (
 // rememberSettled is how many settled messages are remembered at least: more than the acks that can be under way.
 const rememberSettled = 4096
 
+// messageID tells a message from all others: a stream that was made anew counts from 1 again, but at another time.
+type messageID struct {
+	sequence uint64
+	stored   int64 // Unix nanoseconds
+}
+
 // flightStatus is what inFlight knows of a message.
 type flightStatus uint8
 
@@ -24,8 +30,8 @@ type inFlight struct {
 	mu     sync.Mutex
 	head   *Delivery
 	tail   *Delivery
-	known  map[uint64]struct{} // sequences of the messages in the list
-	recent [2]map[uint64]struct{}
+	known  map[messageID]struct{} // the messages in the list
+	recent [2]map[messageID]struct{}
 	empty  chan struct{} // closed when the list gets empty; nil unless somebody waits
 }
 
@@ -33,9 +39,9 @@ func (f *inFlight) add(d *Delivery) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.known == nil {
-		f.known = map[uint64]struct{}{}
+		f.known = map[messageID]struct{}{}
 	}
-	f.known[d.sequence] = struct{}{}
+	f.known[d.id] = struct{}{}
 	f.append(d)
 }
 
@@ -69,9 +75,9 @@ func (f *inFlight) remove(d *Delivery, acked bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.unlink(d)
-	delete(f.known, d.sequence)
+	delete(f.known, d.id)
 	if acked {
-		f.remember(d.sequence)
+		f.remember(d.id)
 	}
 	if len(f.known) == 0 && f.empty != nil {
 		close(f.empty)
@@ -80,22 +86,22 @@ func (f *inFlight) remove(d *Delivery, acked bool) {
 }
 
 // remember notes a settled message in the younger of two sets; the older is forgotten when the younger is full.
-func (f *inFlight) remember(sequence uint64) {
+func (f *inFlight) remember(id messageID) {
 	if len(f.recent[0]) >= rememberSettled || f.recent[0] == nil {
-		f.recent[1], f.recent[0] = f.recent[0], make(map[uint64]struct{}, rememberSettled)
+		f.recent[1], f.recent[0] = f.recent[0], make(map[messageID]struct{}, rememberSettled)
 	}
-	f.recent[0][sequence] = struct{}{}
+	f.recent[0][id] = struct{}{}
 }
 
-// status tells what is known of the message with the given sequence.
-func (f *inFlight) status(sequence uint64) flightStatus {
+// status tells what is known of a message.
+func (f *inFlight) status(id messageID) flightStatus {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if _, ok := f.known[sequence]; ok {
+	if _, ok := f.known[id]; ok {
 		return underWay
 	}
 	for _, set := range f.recent {
-		if _, ok := set[sequence]; ok {
+		if _, ok := set[id]; ok {
 			return settled
 		}
 	}

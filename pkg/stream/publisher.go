@@ -136,10 +136,7 @@ func newMessage(subject string, m *Message) *nats.Msg {
 // put publishes one message to the stream and waits for its PubAck, but not for one of a stream that is known not to take
 // messages.
 func (p *Publisher) put(ctx context.Context, to *condition, msg *nats.Msg) error {
-	if !p.conn.Connected() {
-		return errNotConnected()
-	}
-	down, err := to.now()
+	down, err := p.open(to)
 	if err != nil {
 		return err
 	}
@@ -148,12 +145,12 @@ func (p *Publisher) put(ctx context.Context, to *condition, msg *nats.Msg) error
 		return err
 	}
 	defer release()
+	to.sent.Add(1)
+	defer to.answered.Add(1)
 	future, err := p.conn.js.PublishMsgAsync(msg)
 	if err != nil {
 		return p.publishError(err, msg.Size())
 	}
-	slow := time.AfterFunc(slowAck, func() { p.conn.health.suspect(to) })
-	defer slow.Stop()
 	select {
 	case <-future.Ok():
 		return nil
@@ -182,8 +179,21 @@ func (p *Publisher) suspicious(to *condition, err error) error {
 	return err
 }
 
-// errNotConnected is for those who would only wait for the connection's lock while it is being opened.
-func errNotConnected() error { return fmt.Errorf("%w: not connected to NATS", ErrUnavailable) }
+func errNotConnected() error {
+	return fmt.Errorf("%w: %w: not connected to NATS", ErrNotSent, ErrUnavailable)
+}
+
+// open returns an error that matches [ErrNotSent] if the stream is known not to take messages now, or a channel that is
+// closed once that is found. Without a connection, publishing would only wait for the connection's lock.
+func (p *Publisher) open(to *condition) (down <-chan struct{}, err error) {
+	if !p.conn.Connected() {
+		return nil, errNotConnected()
+	}
+	if down, err = to.now(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
+	}
+	return down, nil
+}
 
 // reserve takes n bytes of the window, or fails at once: waiting would only hide from the producer that it is too fast.
 func (p *Publisher) reserve(n int64) (release func(), err error) {
@@ -199,11 +209,8 @@ func (p *Publisher) putBatch(ctx context.Context, to *Names, msgs []Message) err
 	if len(msgs) > MaxBatch {
 		return fmt.Errorf("%w: a batch holds at most %d events", ErrTooLarge, MaxBatch)
 	}
-	if !p.conn.Connected() {
-		return errNotConnected()
-	}
 	stream := p.conn.health.events(to)
-	down, err := stream.now()
+	down, err := p.open(stream)
 	if err != nil {
 		return err
 	}
@@ -267,7 +274,11 @@ func (p *Publisher) batchError(ctx context.Context, to *Names, msgs []Message, e
 		return p.publishError(err, newMessage(to.EventSubject, &msgs[len(msgs)-1]).Size())
 	}
 	for i := range msgs {
-		if err := p.put(ctx, p.conn.health.events(to), newMessage(to.EventSubject, &msgs[i])); err != nil {
+		err := p.put(ctx, p.conn.health.events(to), newMessage(to.EventSubject, &msgs[i]))
+		if errors.Is(err, ErrNotSent) && i > 0 {
+			return fmt.Errorf("%w after %d events of %d", ErrUnavailable, i, len(msgs)) // those are stored
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -45,9 +45,7 @@ func (q *Queue) Reopen(ctx context.Context) error {
 	q.consumer = consumer
 	if q.receiver == nil || !q.created.Equal(created) {
 		q.renew(ctx, created)
-		return nil
 	}
-	q.receiver.remade = true
 	return nil
 }
 

@@ -150,6 +150,8 @@ func (c *compilation) element(path *field.Path, f *eventingv1.Filter, depth int)
 	}
 	dialects, parts := c.dialects(path, f, depth)
 	switch {
+	case f.Fault != "":
+		c.fail(field.Invalid(path, field.OmitValueType{}, "is no filter: "+f.Fault))
 	case len(dialects) == 0:
 		c.flag(field.Required(path, "set one of all, any, not, exact, prefix, suffix, cesql, cel, "+
 			"attributes or sourceAndType, or remove the element; to receive every event leave out filters altogether"))

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"sigs.k8s.io/yaml"
 
 	eventingv1 "millrace.dev/api/eventing/v1"
@@ -220,4 +221,30 @@ func FuzzCompileFilter(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestMalformedFilterIsReported has filters that the API server's schema lets through: one that cannot be decoded must
+// neither hide the Trigger from its readers nor match anything.
+func TestMalformedFilterIsReported(t *testing.T) {
+	c := newCompiler(t)
+	for text, at := range map[string]string{
+		`{any: [{exact: 5}]}`:                  "spec.filters[0].any[0]",
+		`{not: {prefix: {type: [a]}}}`:         "spec.filters[0].not",
+		`{all: everything}`:                    "spec.filters[0]",
+		`{all: [{any: [{exact: {type: 1}}]}]}`: "spec.filters[0].all[0].any[0]",
+	} {
+		var tr eventingv1.Trigger
+		if err := yaml.Unmarshal([]byte("{spec: {filters: ["+text+"]}}"), &tr); err != nil {
+			t.Errorf("%s: does not decode: %v", text, err)
+			continue
+		}
+		for name, compile := range map[string]func(*eventingv1.Trigger) (*trigger.Filter, field.ErrorList){
+			"strict": c.Compile, "lenient": c.CompileLenient,
+		} {
+			f, errs := compile(&tr)
+			if f != nil || len(errs) != 1 || errs[0].Field != at || !strings.Contains(errs[0].Detail, "is no filter: ") {
+				t.Errorf("%s, %s: got filter %v and errors %v, want one error at %s", text, name, f, errs, at)
+			}
+		}
+	}
 }

@@ -112,3 +112,28 @@ func TestProxyHoldsBackFromAMatch(t *testing.T) {
 		t.Fatalf("a cut connection brought %q", line)
 	}
 }
+
+func TestCulpritIsTheFaultBetweenCopies(t *testing.T) {
+	start := time.Now()
+	at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
+	faults := []fault{
+		{Kind: "pause an ingress", From: at(10), Until: at(12)},
+		{Kind: "kill a filter", From: at(20), Until: at(22)},
+		{Kind: "cut a filter's connection", From: at(40), Until: at(41)},
+	}
+	for _, c := range []struct {
+		first, again int
+		want         string
+	}{
+		{9, 11, "pause an ingress"},
+		{9, 30, "kill a filter"},
+		{23, 30, "kill a filter"}, // the ack was lost with what came before it
+		{30, 45, "cut a filter's connection"},
+		{28, 35, "no fault"},
+		{50, 60, "no fault"},
+	} {
+		if got := culprit(faults, at(c.first), at(c.again)); got != c.want {
+			t.Errorf("copies at %d and %d s: %s, want %s", c.first, c.again, got, c.want)
+		}
+	}
+}

@@ -32,7 +32,7 @@ type verdict struct {
 	Lost, Duplicates int
 	// Mistakes are what must not be, whatever breaks.
 	Mistakes []string
-	// DuplicatesBy counts duplicates by the kind of fault during which, or before which, the event was first seen.
+	// DuplicatesBy counts duplicates by what broke between two copies, or shortly before the first; see [culprit].
 	DuplicatesBy map[string]int
 	Faults       map[string]int
 	// LongestAckGap and LongestDeliveryGap are the longest times without a 202 and without anything delivered while
@@ -53,14 +53,12 @@ type judge struct {
 	accepted map[string]bool
 	posted   map[string]bool
 	fates    map[string]map[string]*fate // by role and event id
-	// firstSeen is when an event first came to anybody.
-	firstSeen map[string]time.Time
-	v         *verdict
+	v        *verdict
 }
 
 func newJudge(p *plan, b *books) *judge {
 	j := &judge{
-		plan: p, books: b, accepted: map[string]bool{}, posted: map[string]bool{}, fates: map[string]map[string]*fate{}, firstSeen: map[string]time.Time{},
+		plan: p, books: b, accepted: map[string]bool{}, posted: map[string]bool{}, fates: map[string]map[string]*fate{},
 		v: &verdict{Answers: map[int]int{}, DuplicatesBy: map[string]int{}, Faults: map[string]int{}},
 	}
 	for _, r := range p.roles {
@@ -135,9 +133,6 @@ func (j *judge) fate(role, id string) *fate {
 
 func (j *judge) readSubscribers() {
 	for _, r := range j.books.Received {
-		if at, ok := j.firstSeen[r.ID]; !ok || r.At.Before(at) {
-			j.firstSeen[r.ID] = r.At
-		}
 		role := r.Place
 		if role == sinkName {
 			role = r.Trigger
@@ -215,7 +210,7 @@ func (j *judge) account(r *role) {
 		a.DeadLettersRepeated += max(0, f.dead-1)
 		a.ParkedRepeated += max(0, f.parked-1)
 		j.examine(r, id, f)
-		j.attribute(id, f)
+		j.attribute(f)
 	}
 	j.v.Lost += a.Lost
 	j.v.Duplicates += a.duplicates()
@@ -263,19 +258,34 @@ func (j *judge) examine(r *role, id string, f *fate) {
 	}
 }
 
-// attribute counts the duplicates of a fate to the fault that was on, or came next, when the event was first seen: what was
-// under way then comes again.
-func (j *judge) attribute(id string, f *fate) {
-	for range len(f.dates) - 1 {
-		kind := "an earlier fault"
-		for _, broken := range j.books.Faults {
-			if !broken.Until.Before(j.firstSeen[id]) {
-				kind = broken.Kind
-				break
-			}
-		}
-		j.v.DuplicatesBy[kind]++
+// attribute counts the copies after the first of a fate to their culprits.
+func (j *judge) attribute(f *fate) {
+	slices.SortFunc(f.dates, time.Time.Compare)
+	for i := 1; i < len(f.dates); i++ {
+		j.v.DuplicatesBy[culprit(j.books.Faults, f.dates[i-1], f.dates[i])]++
 	}
+}
+
+// settleLag is how long after an event was taken its ack may be under way, so that a fault can still undo it.
+const settleLag = 5 * time.Second
+
+// culprit is the kind of fault that explains best why what was taken at first came again: a kill before others, and of
+// equals the one nearest to the first copy. It is a guess where several faults lie between the two.
+func culprit(faults []fault, first, again time.Time) string {
+	best, kind := 0, "no fault"
+	for _, f := range faults {
+		if f.From.After(again) || f.Until.Before(first.Add(-settleLag)) {
+			continue
+		}
+		rank := 1
+		if strings.HasPrefix(f.Kind, "kill") {
+			rank = 2
+		}
+		if rank > best {
+			best, kind = rank, f.Kind
+		}
+	}
+	return kind
 }
 
 func (j *judge) countUnknown() {

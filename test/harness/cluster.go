@@ -7,12 +7,16 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"millrace.dev/internal/objects"
+	"millrace.dev/pkg/stream"
 )
 
 // Programs are the programs of a cluster, built once for all tests of a package. They are safe for concurrent use.
@@ -31,7 +35,8 @@ func (p *Programs) Dir(t testing.TB) string {
 		}
 		//nolint:noctx // what is built serves other tests too
 		cmd := exec.Command("go", "build", "-o", p.dir+string(filepath.Separator),
-			"millrace.dev/cmd/broker-ingress", "millrace.dev/cmd/broker-filter", "github.com/nats-io/nats-server/v2")
+			"millrace.dev/cmd/broker-ingress", "millrace.dev/cmd/broker-filter", "millrace.dev/cmd/broker-source",
+			"github.com/nats-io/nats-server/v2")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			p.err = fmt.Errorf("build the programs: %w\n%s", err, out)
 		}
@@ -171,11 +176,33 @@ func (c *Cluster) StartFilter(t testing.TB) *Server {
 	return s
 }
 
+// StartSource starts one more process that runs sources and does not wait for it.
+func (c *Cluster) StartSource(t testing.TB) *Server {
+	t.Helper()
+	return c.start(t, "broker-source", "--allow-loopback", "--log-level", "info")
+}
+
+// BrokerNames returns the names in the store of a Broker of the namespace default, as read from manifests.
+func BrokerNames(t testing.TB, manifests, name string) *stream.Names {
+	t.Helper()
+	set, err := objects.Load([]string{manifests})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range set.Brokers {
+		if b.Name == name {
+			return stream.NewNames(b.Namespace, b.Name, string(b.UID))
+		}
+	}
+	t.Fatalf("there is no Broker %s in %s", name, manifests)
+	return nil
+}
+
 func (c *Cluster) start(t testing.TB, program string, args ...string) *Server {
 	t.Helper()
 	admin := c.address(FreePort(t))
-	args = append(args, "-f", c.Manifests, "--nats-url", c.NATSURL(), "--admin", admin, "--log-level", "error")
-	args = append(args, c.Flags...)
+	own := []string{"-f", c.Manifests, "--nats-url", c.NATSURL(), "--admin", admin, "--log-level", "error"}
+	args = slices.Concat(own, args, c.Flags)
 	return &Server{Process: Start(t, filepath.Join(c.bin, program), args...), Admin: "http://" + admin}
 }
 

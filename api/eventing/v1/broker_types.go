@@ -18,6 +18,8 @@ const (
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:categories=all;knative;eventing
+// +kubebuilder:metadata:labels={"app.kubernetes.io/part-of=millrace","duck.knative.dev/addressable=true","knative.dev/crd-install=true"}
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 63",message="metadata.name must have at most 63 characters"
 // +kubebuilder:printcolumn:name="URL",type=string,JSONPath=".status.address.url"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=".metadata.creationTimestamp"
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=".status.conditions[?(@.type=='Ready')].status"
@@ -56,6 +58,17 @@ type BrokerStatus struct {
 	// Addresses are all addresses of the Broker.
 	// +optional
 	Addresses []Addressable `json:"addresses,omitempty"`
+	// Policies are the EventPolicies that apply to the Broker. (Knative's; Millrace leaves it empty)
+	// +optional
+	Policies []AppliedEventPolicy `json:"policies,omitempty"`
+}
+
+// AppliedEventPolicy names an EventPolicy.
+type AppliedEventPolicy struct {
+	// APIVersion of the EventPolicy.
+	APIVersion string `json:"apiVersion"`
+	// Name of the EventPolicy.
+	Name string `json:"name"`
 }
 
 // BrokerList is a list of Brokers.

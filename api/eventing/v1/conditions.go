@@ -12,6 +12,12 @@ const (
 	ConditionSubscriberResolved = "SubscriberResolved"
 	// ConditionDeadLetterSinkResolved says whether the URL of the dead letter sink is known, where one is named.
 	ConditionDeadLetterSinkResolved = "DeadLetterSinkResolved"
+	// ConditionTriggerChannelReady says whether what lies between a Broker and its Triggers, its streams, is there.
+	ConditionTriggerChannelReady = "TriggerChannelReady"
+	// ConditionDependencyReady says whether what a Trigger depends on by annotation is Ready.
+	ConditionDependencyReady = "DependencyReady"
+	// ConditionSubscriptionReady says whether the data plane serves a Trigger.
+	ConditionSubscriptionReady = "SubscriptionReady"
 )
 
 // The reasons of conditions. A reason is for programs; the message beside it tells people what to do.
@@ -26,6 +32,22 @@ const (
 	ReasonDeadLetterSinkUnresolved = "DeadLetterSinkUnresolved"
 	// ReasonDeadLetterSinkNotConfigured says that no dead letter sink is named, which is no fault.
 	ReasonDeadLetterSinkNotConfigured = "DeadLetterSinkNotConfigured"
+	// ReasonDependencyNotConfigured says that a Trigger depends on nothing, which is no fault.
+	ReasonDependencyNotConfigured = "DependencyNotConfigured"
+	// ReasonDependencyNotReady is the reason of a Trigger that depends on an object that is not Ready or not there.
+	ReasonDependencyNotReady = "DependencyNotReady"
+	// ReasonInvalidSpec is the reason of an object that got past the API server with mistakes in it.
+	ReasonInvalidSpec = "InvalidSpec"
+	// ReasonNoFilter is the reason of a Trigger that nobody serves because no filter is running.
+	ReasonNoFilter = "NoFilter"
+	// ReasonNotServedYet is the reason of a Trigger that not every filter is known to serve yet.
+	ReasonNotServedYet = "NotServedYet"
+	// ReasonStoreUnavailable is the reason of a Broker whose streams could not be asked for.
+	ReasonStoreUnavailable = "StoreUnavailable"
+	// ReasonStreamRefused is the reason of a Broker whose streams the store does not make as asked.
+	ReasonStreamRefused = "StreamRefused"
+	// ReasonStreamSettingsKept says that a Broker's streams work with settings other than those asked for.
+	ReasonStreamSettingsKept = "StreamSettingsKept"
 	// ReasonReady is the reason of conditions that are True.
 	ReasonReady = "Ready"
 )

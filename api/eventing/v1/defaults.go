@@ -19,8 +19,8 @@ func DefaultBroker(broker *Broker) {
 		}
 		broker.Annotations[BrokerClassAnnotation] = BrokerClass
 	}
-	defaultReference(broker.Spec.Config, broker.Namespace)
-	defaultDelivery(broker.Spec.Delivery, broker.Namespace)
+	DefaultReference(broker.Spec.Config, broker.Namespace)
+	DefaultDelivery(broker.Spec.Delivery, broker.Namespace)
 }
 
 // DefaultTrigger fills in what a Trigger leaves open and a reader should see: the namespace, an empty filter, and the
@@ -32,9 +32,9 @@ func DefaultTrigger(trigger *Trigger) {
 	if trigger.Spec.Filter == nil {
 		trigger.Spec.Filter = &TriggerFilter{}
 	}
-	defaultReference(trigger.Spec.BrokerRef, trigger.Namespace)
-	defaultReference(trigger.Spec.Subscriber.Ref, trigger.Namespace)
-	defaultDelivery(trigger.Spec.Delivery, trigger.Namespace)
+	DefaultReference(trigger.Spec.BrokerRef, trigger.Namespace)
+	DefaultReference(trigger.Spec.Subscriber.Ref, trigger.Namespace)
+	DefaultDelivery(trigger.Spec.Delivery, trigger.Namespace)
 }
 
 // BrokerName is the namespace and name of the Broker whose events the Trigger wants.
@@ -49,14 +49,16 @@ func (t *Trigger) BrokerName() types.NamespacedName {
 	return types.NamespacedName{Namespace: t.Namespace, Name: t.Spec.Broker}
 }
 
-func defaultReference(ref *KReference, namespace string) {
+// DefaultReference gives a reference without a namespace the one given. A nil ref stays nil.
+func DefaultReference(ref *KReference, namespace string) {
 	if ref != nil && ref.Namespace == "" {
 		ref.Namespace = namespace
 	}
 }
 
-func defaultDelivery(delivery *DeliverySpec, namespace string) {
+// DefaultDelivery gives the reference to a dead letter sink, if there is one, a namespace.
+func DefaultDelivery(delivery *DeliverySpec, namespace string) {
 	if delivery != nil && delivery.DeadLetterSink != nil {
-		defaultReference(delivery.DeadLetterSink.Ref, namespace)
+		DefaultReference(delivery.DeadLetterSink.Ref, namespace)
 	}
 }

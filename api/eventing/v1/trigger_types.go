@@ -15,6 +15,8 @@ const (
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:categories=all;knative;eventing
+// +kubebuilder:metadata:labels={"app.kubernetes.io/part-of=millrace","knative.dev/crd-install=true"}
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 63",message="metadata.name must have at most 63 characters"
 // +kubebuilder:printcolumn:name="Broker",type=string,JSONPath=".spec.broker"
 // +kubebuilder:printcolumn:name="Subscriber_URI",type=string,JSONPath=".status.subscriberUri"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=".metadata.creationTimestamp"
@@ -35,8 +37,14 @@ type Trigger struct {
 }
 
 // TriggerSpec is the desired state of a Trigger.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.broker) || has(self.brokerRef)",message="write broker, the name of the Broker whose events are wanted"
+// +kubebuilder:validation:XValidation:rule="!(has(self.broker) && has(self.brokerRef))",message="broker and brokerRef cannot be given together: keep broker for a Broker of the same namespace"
+// +kubebuilder:validation:XValidation:rule="!has(self.brokerRef) || self.brokerRef.kind == 'Broker'",message="brokerRef.kind must be Broker"
 type TriggerSpec struct {
 	// Broker is the name of the Broker, in the Trigger's namespace, whose events are wanted.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
 	// +optional
 	Broker string `json:"broker,omitempty"`
 	// BrokerRef names a Broker of another namespace.
@@ -64,6 +72,8 @@ type TriggerSpec struct {
 type TriggerFilter struct {
 	// Attributes must all be equal to the event's; an empty value asks only that the attribute be there and not empty.
 	// Not to be given together with SourceAndType.
+	// +kubebuilder:validation:MaxProperties=64
+	// +kubebuilder:validation:XValidation:rule="self.all(name, name.matches('^[a-z0-9]+$'))",message="attribute names are made of lower-case letters and digits"
 	// +optional
 	Attributes map[string]string `json:"attributes,omitempty"`
 	// SourceAndType asks for an exact source and type. (Millrace)
@@ -113,22 +123,26 @@ type Filter struct {
 	// Exact is true when each attribute is equal to the value given.
 	// +kubebuilder:validation:MinProperties=1
 	// +kubebuilder:validation:MaxProperties=64
+	// +kubebuilder:validation:XValidation:rule="self.all(name, name.matches('^[a-z0-9]+$'))",message="attribute names are made of lower-case letters and digits"
 	// +kubebuilder:validation:XValidation:rule="self.all(name, self[name] != '')",message="write a value for every attribute"
 	// +optional
 	Exact map[string]string `json:"exact,omitempty"`
 	// Prefix is true when each attribute starts with the value given.
 	// +kubebuilder:validation:MinProperties=1
 	// +kubebuilder:validation:MaxProperties=64
+	// +kubebuilder:validation:XValidation:rule="self.all(name, name.matches('^[a-z0-9]+$'))",message="attribute names are made of lower-case letters and digits"
 	// +kubebuilder:validation:XValidation:rule="self.all(name, self[name] != '')",message="write a value for every attribute"
 	// +optional
 	Prefix map[string]string `json:"prefix,omitempty"`
 	// Suffix is true when each attribute ends with the value given.
 	// +kubebuilder:validation:MinProperties=1
 	// +kubebuilder:validation:MaxProperties=64
+	// +kubebuilder:validation:XValidation:rule="self.all(name, name.matches('^[a-z0-9]+$'))",message="attribute names are made of lower-case letters and digits"
 	// +kubebuilder:validation:XValidation:rule="self.all(name, self[name] != '')",message="write a value for every attribute"
 	// +optional
 	Suffix map[string]string `json:"suffix,omitempty"`
 	// CESQL is a CloudEvents SQL v1 expression.
+	// +kubebuilder:validation:MaxLength=4096
 	// +optional
 	CESQL string `json:"cesql,omitempty"`
 	// CEL is an expression over ce (the event's attributes) and data (its JSON body). (Millrace)
@@ -136,11 +150,16 @@ type Filter struct {
 	// +optional
 	CEL string `json:"cel,omitempty"`
 	// Attributes are as in spec.filter. (Millrace)
+	// +kubebuilder:validation:MaxProperties=64
+	// +kubebuilder:validation:XValidation:rule="self.all(name, name.matches('^[a-z0-9]+$'))",message="attribute names are made of lower-case letters and digits"
 	// +optional
 	Attributes map[string]string `json:"attributes,omitempty"`
 	// SourceAndType is as in spec.filter. (Millrace)
 	// +optional
 	SourceAndType *SourceAndType `json:"sourceAndType,omitempty"`
+
+	// Fault says why what was read is no filter; see [Filter.UnmarshalJSON]. It is empty of a sound one.
+	Fault string `json:"-"`
 }
 
 // TriggerStatus is the observed state of a Trigger.
@@ -156,6 +175,19 @@ type TriggerStatus struct {
 	// SubscriberAudience is the OIDC audience of the subscriber.
 	// +optional
 	SubscriberAudience *string `json:"subscriberAudience,omitempty"`
+	// Auth is the identity that deliveries are made under. (Knative's; Millrace leaves it empty)
+	// +optional
+	Auth *AuthStatus `json:"auth,omitempty"`
+}
+
+// AuthStatus is the identity of a sender of events.
+type AuthStatus struct {
+	// ServiceAccountName is the service account of the identity.
+	// +optional
+	ServiceAccountName *string `json:"serviceAccountName,omitempty"`
+	// ServiceAccountNames are the service accounts, where there are several.
+	// +optional
+	ServiceAccountNames []string `json:"serviceAccountNames,omitempty"`
 }
 
 // TriggerList is a list of Triggers.

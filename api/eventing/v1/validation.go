@@ -18,7 +18,7 @@ const MaxNameLength = 63
 // ValidateBroker returns what is wrong with a Broker, nothing when it is sound. It checks a Broker of any class alike
 // and expects defaults to be filled in (DefaultBroker). Each error's detail says what was expected and what to write.
 func ValidateBroker(broker *Broker) field.ErrorList {
-	errs := validateMeta(broker.Name, broker.Namespace)
+	errs := ValidateMeta(broker.Name, broker.Namespace)
 	errs = append(errs, validateBool(broker.Annotations, DeduplicateAnnotation)...)
 	_, limitErrs := broker.Limits()
 	errs = append(errs, limitErrs...)
@@ -26,7 +26,7 @@ func ValidateBroker(broker *Broker) field.ErrorList {
 	if broker.Spec.Config != nil {
 		errs = append(errs, validateReference(broker.Spec.Config, spec.Child("config"))...)
 	}
-	return append(errs, validateDelivery(broker.Spec.Delivery, spec.Child("delivery"))...)
+	return append(errs, ValidateDelivery(broker.Spec.Delivery, spec.Child("delivery"))...)
 }
 
 // ValidateTrigger returns what is wrong with a Trigger, nothing when it is sound. Filters are not looked at: package
@@ -34,14 +34,15 @@ func ValidateBroker(broker *Broker) field.ErrorList {
 // detail says what was expected and what to write.
 func ValidateTrigger(trigger *Trigger) field.ErrorList {
 	spec := field.NewPath("spec")
-	errs := validateMeta(trigger.Name, trigger.Namespace)
+	errs := ValidateMeta(trigger.Name, trigger.Namespace)
 	errs = append(errs, validateMaxConcurrency(trigger.Annotations)...)
 	errs = append(errs, validateBrokerName(&trigger.Spec, spec)...)
-	errs = append(errs, validateDestination(&trigger.Spec.Subscriber, spec.Child("subscriber"))...)
-	return append(errs, validateDelivery(trigger.Spec.Delivery, spec.Child("delivery"))...)
+	errs = append(errs, ValidateDestination(&trigger.Spec.Subscriber, spec.Child("subscriber"))...)
+	return append(errs, ValidateDelivery(trigger.Spec.Delivery, spec.Child("delivery"))...)
 }
 
-func validateMeta(name, namespace string) field.ErrorList {
+// ValidateMeta returns what is wrong with the name and namespace of an object; an empty namespace is not.
+func ValidateMeta(name, namespace string) field.ErrorList {
 	meta := field.NewPath("metadata")
 	errs := validateName(name, meta.Child("name"))
 	if namespace != "" && len(validation.IsDNS1123Label(namespace)) > 0 {
@@ -166,9 +167,9 @@ func referenceVersionDetail(kind string) string {
 	return "write the group and version of kind " + kind + ", as group/version"
 }
 
-// validateDestination checks that there is somewhere to send to. Whether anybody answers there is not asked: a URL that
-// nobody can dial is a matter of delivery, and keeps no Trigger from being Ready.
-func validateDestination(dest *Destination, path *field.Path) field.ErrorList {
+// ValidateDestination returns what is wrong with a destination at path: there must be somewhere to send to. Whether anybody
+// answers there is not asked: a URL that nobody can dial is a matter of delivery, and keeps no object from being Ready.
+func ValidateDestination(dest *Destination, path *field.Path) field.ErrorList {
 	if dest.Ref == nil && (dest.URI == nil || *dest.URI == "") {
 		return field.ErrorList{field.Required(path,
 			"write ref (kind and name of a Service or another addressable object) or uri (such as http://gifts.default.svc/)")}
@@ -226,13 +227,14 @@ func urlParseReason(err error) string {
 	return message
 }
 
-func validateDelivery(delivery *DeliverySpec, path *field.Path) field.ErrorList {
+// ValidateDelivery returns what is wrong with a delivery at path; nil is sound.
+func ValidateDelivery(delivery *DeliverySpec, path *field.Path) field.ErrorList {
 	if delivery == nil {
 		return nil
 	}
 	var errs field.ErrorList
 	if delivery.DeadLetterSink != nil {
-		errs = append(errs, validateDestination(delivery.DeadLetterSink, path.Child("deadLetterSink"))...)
+		errs = append(errs, ValidateDestination(delivery.DeadLetterSink, path.Child("deadLetterSink"))...)
 	}
 	if delivery.Retry != nil && *delivery.Retry < 0 {
 		errs = append(errs, field.Invalid(path.Child("retry"), *delivery.Retry,

@@ -1,4 +1,4 @@
-package bench
+package micro
 
 import (
 	"context"
@@ -231,9 +231,7 @@ func (r *rig) waitFor(b *testing.B, total int) {
 
 // send posts an event of 1 KiB that must be accepted.
 func (r *rig) send(b *testing.B, id string) {
-	req := binaryRequest(r.URL("b"), 0)
-	req.Header["Ce-Id"], req.Header["Ce-Type"] = []string{id}, []string{"steady"}
-	if err := postOne(r.client, req); err != nil {
+	if err := postOne(r.client, eventRequest(r.URL("b"), id, "steady")); err != nil {
 		b.Error(err)
 	}
 }

@@ -1,0 +1,43 @@
+package v1
+
+import eventingv1 "millrace.dev/api/eventing/v1"
+
+// The condition types of sources, beside Ready and DeadLetterSinkResolved.
+const (
+	// ConditionSinkProvided says whether it is known where the events go.
+	ConditionSinkProvided = "SinkProvided"
+	// ConditionSecretsProvided says whether the Secrets are there that the source refers to.
+	ConditionSecretsProvided = "SecretsProvided"
+)
+
+// The reasons of conditions that are False. A reason is for programs; the message beside it tells people what to do.
+const (
+	// ReasonSinkUnresolved is the reason of a source whose sink has no known address.
+	ReasonSinkUnresolved = "SinkUnresolved"
+	// ReasonSecretMissing is the reason of a source that refers to a Secret, or a key of one, that is not there.
+	ReasonSecretMissing = "SecretMissing"
+)
+
+// IsBroker reports whether a destination is a Broker as such, whose stream can be written to.
+func IsBroker(dest *eventingv1.Destination) bool {
+	return dest.Ref != nil && dest.URI == nil && dest.Ref.Kind == eventingv1.KindBroker && dest.Ref.APIVersion == eventingv1.APIVersion
+}
+
+// SecretRefs returns all references to Secrets that are in use.
+func (s *KafkaSource) SecretRefs() []*SecretKeySelector {
+	var refs []*SecretKeySelector
+	add := func(values ...SecretValueFromSource) {
+		for _, value := range values {
+			if value.SecretKeyRef != nil {
+				refs = append(refs, value.SecretKeyRef)
+			}
+		}
+	}
+	if sasl := s.Spec.Net.SASL; sasl.Enable {
+		add(sasl.User, sasl.Password, sasl.Type)
+	}
+	if tls := s.Spec.Net.TLS; tls.Enable {
+		add(tls.Cert, tls.Key, tls.CACert)
+	}
+	return refs
+}

@@ -1,0 +1,122 @@
+package controller
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+
+	eventingv1 "millrace.dev/api/eventing/v1"
+)
+
+// The cache's indexes: by the objects that an object refers to, and by its Broker.
+const (
+	byReference = "references"
+	byBroker    = "broker"
+)
+
+func serviceKind() schema.GroupKind { return schema.GroupKind{Kind: "Service"} }
+func brokerKind() schema.GroupKind {
+	return schema.GroupKind{Group: eventingv1.Group, Kind: eventingv1.KindBroker}
+}
+
+// serviceMetadata has the cache keep no more of Services than that they are there.
+func serviceMetadata() *metav1.PartialObjectMetadata {
+	o := &metav1.PartialObjectMetadata{}
+	o.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Service"))
+	return o
+}
+
+// kindOf is the kind that ref names; a group may be left out for those of the core.
+func kindOf(ref *eventingv1.KReference) schema.GroupVersionKind {
+	if ref.APIVersion == "" {
+		return schema.GroupVersionKind{Version: "v1", Kind: ref.Kind}
+	}
+	return schema.FromAPIVersionAndKind(ref.APIVersion, ref.Kind)
+}
+
+// referenceKey is the value of byReference. No name holds a slash.
+func referenceKey(kind schema.GroupKind, name types.NamespacedName) string {
+	return kind.String() + "/" + name.String()
+}
+
+// references returns the keys of what an object in namespace refers to.
+func references(namespace string, refs ...*eventingv1.KReference) []string {
+	var keys []string
+	for _, ref := range refs {
+		if ref == nil {
+			continue
+		}
+		name := types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}
+		if name.Namespace == "" {
+			name.Namespace = namespace
+		}
+		keys = append(keys, referenceKey(kindOf(ref).GroupKind(), name))
+	}
+	return keys
+}
+
+func sinkOf(d *eventingv1.DeliverySpec) *eventingv1.KReference {
+	if d == nil || d.DeadLetterSink == nil {
+		return nil
+	}
+	return d.DeadLetterSink.Ref
+}
+
+func indexReferences(ctx context.Context, indexer client.FieldIndexer) error {
+	for _, index := range []struct {
+		object client.Object
+		field  string
+		values client.IndexerFunc
+	}{
+		{&eventingv1.Broker{}, byReference, func(o client.Object) []string {
+			b := o.(*eventingv1.Broker)
+			return references(b.Namespace, sinkOf(b.Spec.Delivery))
+		}},
+		{&eventingv1.Trigger{}, byReference, func(o client.Object) []string {
+			t := o.(*eventingv1.Trigger)
+			dependency, _ := dependencyOf(t) // a malformed one refers to nothing
+			return references(t.Namespace, t.Spec.Subscriber.Ref, sinkOf(t.Spec.Delivery), dependency)
+		}},
+		{&eventingv1.Trigger{}, byBroker, func(o client.Object) []string {
+			return []string{o.(*eventingv1.Trigger).BrokerName().String()}
+		}},
+	} {
+		if err := indexer.IndexField(ctx, index.object, index.field, index.values); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// enqueueReferrers has the objects of list looked at that refer to an object of the given kind that changed.
+func enqueueReferrers(c client.Reader, list client.ObjectList, kind schema.GroupKind) handler.EventHandler {
+	return enqueue(c, list, byReference, func(o client.Object) string { return referenceKey(kind, client.ObjectKeyFromObject(o)) })
+}
+
+// enqueueTriggersOf has the Triggers of a Broker that changed looked at.
+func enqueueTriggersOf(c client.Reader) handler.EventHandler {
+	return enqueue(c, &eventingv1.TriggerList{}, byBroker, func(o client.Object) string { return client.ObjectKeyFromObject(o).String() })
+}
+
+func enqueue(c client.Reader, list client.ObjectList, index string, key func(client.Object) string) handler.EventHandler {
+	return handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []ctrl.Request {
+		found := list.DeepCopyObject().(client.ObjectList)
+		if err := c.List(ctx, found, client.MatchingFields{index: key(o)}, client.UnsafeDisableDeepCopy); err != nil {
+			return nil // the cache is there, or is being stopped
+		}
+		var requests []ctrl.Request
+		_ = meta.EachListItem(found, func(item runtime.Object) error {
+			requests = append(requests, ctrl.Request{NamespacedName: client.ObjectKeyFromObject(item.(client.Object))})
+			return nil
+		})
+		return requests
+	})
+}
