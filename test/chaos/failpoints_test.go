@@ -31,6 +31,8 @@ type failpoint struct {
 	// want is what each place must have seen when all is settled, parked how many events must be parked.
 	want   map[string]seen
 	parked int
+	// or is what the places that it names may have seen instead, where two orders of things are right.
+	or map[string]seen
 }
 
 // seen is how many requests a place got, and how many of them it answered with 2xx.
@@ -64,11 +66,13 @@ func failpoints() []failpoint {
 		},
 		{
 			// The copy for the second attempt is stored, and the original comes again: its first attempt is repeated, and
-			// what it would store has the id of the copy.
+			// what it would store has the id of the copy. If the filter had begun on the copy too, the store gives both out
+			// anew at about the same time, and the original may come before the subscriber has recovered.
 			name:    "stored for a retry, not acked: the filter is killed",
 			answers: []answer{busy, busy, busy, ok},
 			provoke: killBeforeAck,
 			want:    map[string]seen{"it": {5, 2}},
+			or:      map[string]seen{"it": {4, 1}},
 		},
 		{
 			name:    "stored for a retry, the ack lost on its way",
@@ -369,7 +373,8 @@ func testFailpoints(t *testing.T, bin string) {
 			l.t = t
 			l.waitEmpty()
 			for place, want := range f.want {
-				if got := l.desk.at(place); got != want {
+				other, either := f.or[place]
+				if got := l.desk.at(place); got != want && !(either && got == other) {
 					t.Errorf("%s got %d requests and took %d, want %d and %d", place, got.requests, got.taken, want.requests, want.taken)
 				}
 			}

@@ -1,7 +1,6 @@
 package chaos
 
 import (
-	"errors"
 	"os"
 	"os/exec"
 	"strings"
@@ -94,7 +93,7 @@ func (p *process) waitReady(t testing.TB) {
 	t.Helper()
 	harness.Eventually(t, p.name+" is ready", func() error {
 		if p.ended() {
-			return errors.New("it ended")
+			t.Fatalf("%s ended before it was ready:\n%s", p.name, p.tail())
 		}
 		return harness.Healthy(t.Context(), p.ready)
 	})

@@ -180,22 +180,47 @@ func (p *Process) Kill() {
 	<-p.done
 }
 
-// FreePort returns a port that was free a moment ago. It is none that systems give to outgoing connections, of which the
-// other tests make many.
+// FreePort returns a port that nothing listens on and that no other test of this machine is given until t ends: programs
+// that are killed and started again leave theirs for a while. It is none that systems give to outgoing connections, of
+// which the other tests make many.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	const lowest, ports = 15_000, 15_000
+	dir := filepath.Join(os.TempDir(), "millrace-test-ports")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	var lc net.ListenConfig
-	for range 100 {
+	for range 1000 {
 		port := lowest + rand.IntN(ports)
-		l, err := lc.Listen(t.Context(), "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		if err == nil {
-			l.Close()
-			return port
+		claim, err := claimFile(filepath.Join(dir, strconv.Itoa(port)))
+		if err != nil {
+			continue // another test has it
 		}
+		l, err := lc.Listen(t.Context(), "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			claim.Close()
+			continue
+		}
+		l.Close()
+		t.Cleanup(func() { claim.Close() })
+		return port
 	}
 	t.Fatal("found no free port")
 	return 0
+}
+
+// claimFile locks a file, which it makes if need be, until it is closed or this process ends.
+func claimFile(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // WaitReady waits until url answers 200.
