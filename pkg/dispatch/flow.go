@@ -1,6 +1,8 @@
 package dispatch
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -43,8 +45,9 @@ func (p *pace) good(now time.Time) bool { return p.mean <= goodPace && now.Sub(p
 type flow struct {
 	moved chan struct{} // signaled when a delivery has ended
 
-	mu   sync.Mutex
-	pace pace // of all lanes together
+	mu     sync.Mutex
+	pace   pace               // of all lanes together
+	queued map[*lane]struct{} // those with events queued, among them some where there are none any more
 
 	// Only the goroutine that handles events uses these.
 	lanes []*lane // those that were offered events lately
@@ -58,7 +61,7 @@ type watched struct {
 }
 
 func newFlow() *flow {
-	f := &flow{moved: make(chan struct{}, 1), pace: newPace(), timer: time.NewTimer(patience)}
+	f := &flow{moved: make(chan struct{}, 1), pace: newPace(), queued: map[*lane]struct{}{}, timer: time.NewTimer(patience)}
 	f.timer.Stop()
 	return f
 }
@@ -82,6 +85,27 @@ func (f *flow) good(now time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.pace.good(now)
+}
+
+// queuing notes that events wait in a lane.
+func (f *flow) queuing(l *lane) {
+	f.mu.Lock()
+	f.queued[l] = struct{}{}
+	f.mu.Unlock()
+}
+
+// emptied notes that none does.
+func (f *flow) emptied(l *lane) {
+	f.mu.Lock()
+	delete(f.queued, l)
+	f.mu.Unlock()
+}
+
+// queues returns the lanes in which events may wait: of very many Triggers few have any.
+func (f *flow) queues() []*lane {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Collect(maps.Keys(f.queued))
 }
 
 // offered notes that a lane is offered an event.

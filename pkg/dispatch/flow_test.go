@@ -119,3 +119,27 @@ func TestFlowGivesUp(t *testing.T) {
 		}
 	})
 }
+
+// Only lanes with events queued are looked at; one is known again when it gets more after it was empty.
+func TestFlowKnowsWhereEventsWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, l, run := flowUnderTest(t, time.Hour)
+		idle := newLane(l.places, f)
+		idle.setMax(1)
+		for round := range 2 {
+			if got := f.queues(); len(got) != 1 || got[0] != l {
+				t.Fatalf("round %d: events wait in %d lanes, want the full one alone", round, len(got))
+			}
+			time.Sleep(maxQueueAge + time.Millisecond)
+			if len(l.overdue(time.Now())) == 0 {
+				t.Fatalf("round %d: no event is overdue", round)
+			}
+			if got := f.queues(); len(got) != 0 {
+				t.Fatalf("round %d: events wait in %d lanes after all were taken off", round, len(got))
+			}
+			for !l.offer(job{event: eventOf(1), pins: true}, free{messages: 1 << 20, bytes: 1 << 30}, run) || len(l.queue) == 0 {
+				time.Sleep(time.Millisecond)
+			}
+		}
+	})
+}

@@ -30,8 +30,6 @@ type lane struct {
 	flow *flow
 	// places are those of all lanes together.
 	places *places
-	// waiting is the length of the queue, to be read without the lock.
-	waiting atomic.Int32
 	// backlogged is how many bytes of the budget for events of backlogs deliveries of the lane hold.
 	backlogged atomic.Int64
 
@@ -46,6 +44,7 @@ type lane struct {
 	pinnedBytes int64
 	queue       []queued
 	queuedBytes int
+	queueKnown  bool // to the flow
 	behind      bool // a backlog waits, which is to get its share of the places
 	pace        pace
 	roomySince  time.Time // while it is roomy
@@ -108,7 +107,10 @@ func (l *lane) take(j job, run func(job)) bool {
 	}
 	l.queue = append(l.queue, queued{job: j, since: time.Now()})
 	l.queuedBytes += size
-	l.waiting.Store(int32(len(l.queue)))
+	if !l.queueKnown {
+		l.queueKnown = true
+		l.flow.queuing(l)
+	}
 	return true
 }
 
@@ -236,7 +238,6 @@ func (l *lane) pop() job {
 	l.queue[0] = queued{}
 	l.queue = l.queue[1:]
 	l.queuedBytes -= j.size()
-	l.waiting.Store(int32(len(l.queue)))
 	return j
 }
 
@@ -249,6 +250,10 @@ func (l *lane) overdue(now time.Time) []job {
 		j := l.pop()
 		l.unpin(j)
 		old = append(old, j)
+	}
+	if len(l.queue) == 0 {
+		l.queueKnown = false
+		l.flow.emptied(l)
 	}
 	return old
 }

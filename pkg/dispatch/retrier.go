@@ -175,12 +175,9 @@ func (t *retrier) survey(ctx context.Context) {
 // sweepQueues moves events that wait too long for a place in their lane to the backlog.
 func (t *retrier) sweepQueues() {
 	now := time.Now()
-	for _, rt := range t.r.view.Load().byKey {
-		if rt.lane.waiting.Load() == 0 {
-			continue
-		}
-		for _, j := range rt.lane.overdue(now) {
-			rt.counts.overflowed.Add(1)
+	for _, l := range t.r.flow.queues() {
+		for _, j := range l.overdue(now) {
+			j.to.counts.overflowed.Add(1)
 			go t.r.postpone(j, 0)
 		}
 	}
