@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"millrace.dev/test/bench/ledger"
 	"millrace.dev/test/bench/report"
 	"millrace.dev/test/bench/rig"
 )
@@ -49,7 +50,8 @@ func (b *bench) durable(ctx context.Context) (err error) {
 	return nil
 }
 
-// replicas compares two ingresses and two filters of one Broker with one of each.
+// replicas compares two ingresses and two filters of one Broker with one of each, and the bare handler in two processes with
+// it in one: that is what it costs to divide two cores among more processes.
 func (b *bench) replicas(ctx context.Context) (err error) {
 	var targets []*target
 	for n, name := range []string{"single", "double"} {
@@ -67,6 +69,17 @@ func (b *bench) replicas(ctx context.Context) (err error) {
 		t.on(r)
 		targets = append(targets, t)
 	}
+	bare, done, err := bareTarget(ctx, targets[0].rig, "single")
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := bare.rig.StartBare(ctx, bareStream); err != nil {
+		return err
+	}
+	bares := *bare
+	bares.name, bares.book, bares.hosts = "bares", ledger.New(0), []string{bare.hosts[0], bare.rig.Bare}
+	targets = append(targets, bare, &bares)
 	if err := b.measure(ctx, targets...); err != nil {
 		return err
 	}
@@ -78,6 +91,9 @@ func (b *bench) replicas(ctx context.Context) (err error) {
 	b.addRate(single, "one of each", nil, nil)
 	b.addRate(double, "two of each", nil, nil)
 	b.addRatio(double, single, "two of each to one of each", report.AtLeast(1))
+	b.addRate(bare, "bare handler in one process", nil, nil)
+	b.addRate(&bares, "bare handler in two processes", nil, nil)
+	b.addRatio(&bares, bare, "bare handler in two processes to one", nil)
 	b.report.Add(report.Figure{
 		Scenario: b.scenario, Name: "how far a filter's share is from the mean", Unit: "%", Samples: []float64{share}, Goal: report.AtMost(20),
 	})
