@@ -72,12 +72,11 @@ type receiver struct {
 	// muted says that the consumer is gone. What we would send about its messages could reach one made anew, and mean
 	// other messages there if the stream was made anew as well.
 	muted atomic.Bool
-	// before, if not nil, received the same messages from a consumer that is gone.
-	before *receiver
 }
 
-func newReceiver(ctx context.Context, c *Conn, o ConsumeOptions) *receiver {
-	r := &receiver{opts: o, stop: make(chan struct{})}
+// newReceiver makes a receiver that shares the memory of those before it that received the same messages.
+func newReceiver(ctx context.Context, c *Conn, o ConsumeOptions, m *memory) *receiver {
+	r := &receiver{opts: o, flight: inFlight{memory: m}, stop: make(chan struct{})}
 	r.acks = newAcker(ctx, c.nc, o.Logger, &r.muted)
 	r.ticker.Go(r.extendLoop)
 	return r
@@ -112,11 +111,7 @@ func (r *receiver) accept(msg jetstream.Msg) *Delivery {
 
 // known deals with a message that was handed out before.
 func (r *receiver) known(d *Delivery) bool {
-	status := r.flight.status(d.id)
-	if status == unknown && r.before != nil {
-		status = r.before.flight.status(d.id)
-	}
-	switch status {
+	switch r.flight.status(d.id) {
 	case settled:
 		r.acks.ack(d.msg)
 		return true

@@ -30,6 +30,7 @@ type Consumption struct {
 	opts   ConsumeOptions
 	handle func(*Delivery)
 
+	memory   *memory
 	receiver atomic.Pointer[receiver]
 	doubt    chan struct{} // asks whether the consumer is still there
 	cancel   context.CancelFunc
@@ -46,7 +47,7 @@ type Consumption struct {
 // not block for long: while it does, messages already fetched grow old. Messages are shared with all other processes
 // that consume the same stream under the same name.
 func (c *Conn) Consume(ctx context.Context, o ConsumeOptions, handle func(*Delivery)) (*Consumption, error) {
-	s := &Consumption{conn: c, opts: o.withDefaults(c), handle: handle, doubt: make(chan struct{}, 1)}
+	s := &Consumption{conn: c, opts: o.withDefaults(c), handle: handle, memory: newMemory(), doubt: make(chan struct{}, 1)}
 	s.base, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := s.open(ctx); err != nil {
 		s.cancel()
@@ -93,11 +94,10 @@ func (s *Consumption) prefetchBytes() int {
 // renew makes a receiver for the consumer just opened. What is still in flight from a consumer that is gone is finished
 // apart.
 func (s *Consumption) renew(ctx context.Context) *receiver {
-	r, old := newReceiver(ctx, s.conn, s.opts), s.receiver.Load()
+	r, old := newReceiver(ctx, s.conn, s.opts, s.memory), s.receiver.Load()
 	if old != nil {
 		s.old.Go(func() { _ = old.finish(s.base) })
 	}
-	r.before = old
 	s.receiver.Store(r)
 	return r
 }

@@ -24,24 +24,55 @@ const (
 	settled
 )
 
-// inFlight is the list of unsettled messages, the one whose last sign of life is oldest first. Touching one moves it to
-// the end, so a round of extension looks only at those that need it. It also remembers what was settled lately.
+// memory is what is known of messages, whichever of the consumers that followed each other handed them out.
+type memory struct {
+	mu       sync.Mutex
+	underWay map[messageID]struct{}
+	settled  [2]map[messageID]struct{} // lately
+}
+
+func newMemory() *memory { return &memory{underWay: map[messageID]struct{}{}} }
+
+// status tells what is known of a message.
+func (m *memory) status(id messageID) flightStatus {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.underWay[id]; ok {
+		return underWay
+	}
+	for _, set := range m.settled {
+		if _, ok := set[id]; ok {
+			return settled
+		}
+	}
+	return unknown
+}
+
+// remember notes a settled message in the younger of two sets; the older is forgotten when the younger is full. The caller
+// holds mu.
+func (m *memory) remember(id messageID) {
+	if len(m.settled[0]) >= rememberSettled || m.settled[0] == nil {
+		m.settled[1], m.settled[0] = m.settled[0], make(map[messageID]struct{}, rememberSettled)
+	}
+	m.settled[0][id] = struct{}{}
+}
+
+// inFlight is the list of the unsettled messages of one consumer, the one whose last sign of life is oldest first. Touching
+// one moves it to the end, so a round of extension looks only at those that need it.
 type inFlight struct {
-	mu     sync.Mutex
-	head   *Delivery
-	tail   *Delivery
-	known  map[messageID]struct{} // the messages in the list
-	recent [2]map[messageID]struct{}
-	empty  chan struct{} // closed when the list gets empty; nil unless somebody waits
+	*memory // its mu guards the list too
+
+	head  *Delivery
+	tail  *Delivery
+	count int
+	empty chan struct{} // closed when the list gets empty; nil unless somebody waits
 }
 
 func (f *inFlight) add(d *Delivery) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.known == nil {
-		f.known = map[messageID]struct{}{}
-	}
-	f.known[d.id] = struct{}{}
+	f.underWay[d.id] = struct{}{}
+	f.count++
 	f.append(d)
 }
 
@@ -75,37 +106,15 @@ func (f *inFlight) remove(d *Delivery, acked bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.unlink(d)
-	delete(f.known, d.id)
+	f.count--
+	delete(f.underWay, d.id)
 	if acked {
 		f.remember(d.id)
 	}
-	if len(f.known) == 0 && f.empty != nil {
+	if f.count == 0 && f.empty != nil {
 		close(f.empty)
 		f.empty = nil
 	}
-}
-
-// remember notes a settled message in the younger of two sets; the older is forgotten when the younger is full.
-func (f *inFlight) remember(id messageID) {
-	if len(f.recent[0]) >= rememberSettled || f.recent[0] == nil {
-		f.recent[1], f.recent[0] = f.recent[0], make(map[messageID]struct{}, rememberSettled)
-	}
-	f.recent[0][id] = struct{}{}
-}
-
-// status tells what is known of a message.
-func (f *inFlight) status(id messageID) flightStatus {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if _, ok := f.known[id]; ok {
-		return underWay
-	}
-	for _, set := range f.recent {
-		if _, ok := set[id]; ok {
-			return settled
-		}
-	}
-	return unknown
 }
 
 // olderThan returns the messages untouched for at least age and touches them.
@@ -125,13 +134,13 @@ func (f *inFlight) olderThan(age time.Duration) []*Delivery {
 func (f *inFlight) len() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return len(f.known)
+	return f.count
 }
 
 // wait returns when nothing is in flight, or with ctx's error.
 func (f *inFlight) wait(ctx context.Context) error {
 	f.mu.Lock()
-	if len(f.known) == 0 {
+	if f.count == 0 {
 		f.mu.Unlock()
 		return nil
 	}

@@ -56,7 +56,7 @@ func (q *Queue) renew(ctx context.Context, created time.Time) {
 		old.muted.Store(true)
 		q.old.Go(func() { _ = old.finish(q.base) })
 	}
-	q.receiver, q.created = newReceiver(ctx, q.conn, q.opts), created
+	q.receiver, q.created = newReceiver(ctx, q.conn, q.opts, newMemory()), created
 }
 
 // Fetch returns up to n messages that are there now. None and no error mean that there are none to be had.
