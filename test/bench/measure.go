@@ -212,9 +212,14 @@ func (b *bench) addRate(t *target, name string, rate, cpu *report.Goal) {
 
 // addRatio reports how the rates of two targets compare, slice by slice.
 func (b *bench) addRatio(t, to *target, name string, goal *report.Goal) {
+	b.addRatioOf(t, to, name, goal, func(s slice) float64 { return s.rate })
+}
+
+// addRatioOf reports how a value of two targets compares, slice by slice.
+func (b *bench) addRatioOf(t, to *target, name string, goal *report.Goal, value func(slice) float64) {
 	samples := make([]float64, len(t.slices))
 	for i, s := range t.slices {
-		samples[i] = s.rate / to.slices[i].rate
+		samples[i] = value(s) / value(to.slices[i])
 	}
 	b.report.Add(report.Figure{Scenario: b.scenario, Name: name, Unit: "×", Samples: samples, Goal: goal})
 }
