@@ -36,6 +36,12 @@ build: ## Build every program of cmd/ into bin/
 run: build ## Run a broker on this machine with the live-stream example
 	./bin/millrace dev -f examples/live-stream --demo
 
+.PHONY: run-kafka
+run-kafka: build ## Run a broker whose events come from Kafka, with viewers who write to it (KAFKA=host:port for one of yours)
+	go build -o bin/ ./examples/live-stream-kafka/viewers
+	data=$(if $(KAFKA),.millrace,$$(mktemp -d)); $(if $(KAFKA),,trap 'rm -rf "$$data"' EXIT;) \
+		./bin/viewers $(if $(KAFKA),--kafka $(KAFKA)) ./bin/millrace dev -f examples/live-stream-kafka --data "$$data" --demo
+
 ##@ Check
 
 .PHONY: test
