@@ -20,6 +20,7 @@ PKG ?= ./...
 INSTALL ?= config/install.yaml
 IMAGES ?= millrace
 TAG ?= devel
+CHARTVERSION ?= 0.0.0-devel
 
 ##@ Use
 
@@ -107,12 +108,16 @@ fmt: ## Format the Go files
 	hack/golangci-lint.sh fmt
 
 .PHONY: generate
-generate: ## Regenerate deep copies and CRDs
+generate: ## Regenerate deep copies, CRDs and what the Helm chart copies from config/
 	hack/generate.sh
 
 .PHONY: install-yaml
 install-yaml: ## Render config/install.yaml (IMAGES=prefix TAG=tag INSTALL=file for one that names published images)
 	hack/install-yaml.sh $(INSTALL) $(IMAGES) $(TAG)
+
+.PHONY: chart
+chart: ## Package the Helm chart into bin/ (TAG=tag of the images, CHARTVERSION=1.2.3)
+	go -C tools/helm tool helm package "$(CURDIR)/charts/millrace" --version $(CHARTVERSION) --app-version $(TAG) --destination "$(CURDIR)/bin"
 
 .PHONY: clean
 clean: ## Remove what build and cover made

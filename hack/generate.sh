@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Writes the generated files: the deepcopy functions of api/ and the CRDs under config/crds/.
+# Writes the generated files: the deepcopy functions of api/, the CRDs under config/crds/, and what the Helm chart ships
+# as it is in config/.
 #
 #   hack/generate.sh           writes them into the checkout
 #   hack/generate.sh FOLDER    writes them below FOLDER, at the paths they have in the checkout
@@ -21,3 +22,19 @@ for package in api/*/v*; do
   "$generator" object paths="./$package" output:object:dir="$out/$package"
 done
 "$generator" crd paths=./api/... output:crd:dir="$out/config/crds"
+
+files="$out/charts/millrace/files"
+mkdir -p "$files"
+kustomize() { go -C tools tool kustomize build "$root/$1"; }
+kustomize config/crds >"$files/crds.yaml"
+kustomize config/admission >"$files/broker-class.yaml"
+kustomize config/defaults >"$files/defaults.yaml"
+cp config/defaults/class.yaml "$files/default-class.yaml"
+roles=(config/*/rbac.yaml config/system/user-roles.yaml)
+{
+  cat "${roles[0]}"
+  for role in "${roles[@]:1}"; do
+    echo ---
+    cat "$role"
+  done
+} >"$files/rbac.yaml"

@@ -15,6 +15,7 @@ for generated in "$root"/api/*/v*/zz_generated.deepcopy.go; do
   diff -u "$generated" "$fresh/${generated#"$root"/}" || stale=1
 done
 diff -ru -x kustomization.yaml "$root/config/crds" "$fresh/config/crds" || stale=1
+diff -ru "$root/charts/millrace/files" "$fresh/charts/millrace/files" || stale=1
 diff -u "$root/config/install.yaml" "$fresh/config/install.yaml" || stale=1
 
 if [[ $stale -ne 0 ]]; then

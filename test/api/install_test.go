@@ -10,7 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
@@ -86,18 +85,15 @@ func aggregate(t *testing.T) {
 func TestInstallYAML(t *testing.T) {
 	needsCluster(t)
 	namespace := kube.Namespace(t)
-	strict := client.WithFieldValidation(kube.Client, metav1.FieldValidationStrict)
+	objects := installed(t, namespace)
 	kinds := map[string]int{}
-	for _, o := range installed(t, namespace) {
+	for _, o := range objects {
 		kinds[o.GetKind()]++
 		if o.GetKind() == "Namespace" {
 			o.SetName(namespace)
 		}
-		err := strict.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(o), client.FieldOwner("test"), client.ForceOwnership, client.DryRunAll)
-		if err != nil {
-			t.Errorf("apply %s %s: %v", o.GetKind(), o.GetName(), err)
-		}
 	}
+	applyDry(t, objects)
 	for kind, want := range map[string]int{
 		"CustomResourceDefinition": 2, "Deployment": 3, "StatefulSet": 1, "PodDisruptionBudget": 3, "Service": 2, "NetworkPolicy": 3,
 	} {
