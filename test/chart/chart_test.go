@@ -67,8 +67,7 @@ func TestChartIsKustomization(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			// Below config/, because kustomize reads nothing outside its root but whole bases.
-			folder, err := os.MkdirTemp(filepath.Join(cluster.Root(), "config"), ".chart-test-")
+			folder, err := os.MkdirTemp(filepath.Join(cluster.Root(), "config"), ".chart-test-") //nolint:usetesting // kustomize reads nothing outside its root
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -114,13 +113,10 @@ func compare(t *testing.T, manifests, rendered []*unstructured.Unstructured, per
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(want)) {
-		switch {
-		case got[key] == nil:
+		if got[key] == nil {
 			t.Errorf("charts/millrace lacks %s", key)
-		default:
-			if diff := cmp.Diff(want[key].Object, got[key].Object); diff != "" {
-				t.Errorf("%s differs (- config/, + charts/millrace):\n%s", key, diff)
-			}
+		} else if diff := cmp.Diff(want[key].Object, got[key].Object); diff != "" {
+			t.Errorf("%s differs (- config/, + charts/millrace):\n%s", key, diff)
 		}
 		delete(got, key)
 	}
