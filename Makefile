@@ -115,6 +115,19 @@ generate: ## Regenerate deep copies, CRDs and what the Helm chart copies from co
 install-yaml: ## Render config/install.yaml (IMAGES=prefix TAG=tag INSTALL=file for one that names published images)
 	hack/install-yaml.sh $(INSTALL) $(IMAGES) $(TAG)
 
+.PHONY: images
+images: ## Build images of all programs for amd64 and arm64 and push them (IMAGES=prefix TAG=tag; KO_DEFAULTBASEIMAGE=base)
+	hack/images.sh $(IMAGES) $(TAG)
+
+.PHONY: sbom
+sbom: build ## List what is in the programs of bin/, as CycloneDX in bin/sbom; needs no network
+	hack/sbom.sh bin/sbom $(VERSION) $(patsubst cmd/%,bin/%,$(wildcard cmd/*))
+
+.PHONY: test-images
+test-images: ## Test images and lists of their contents, with a registry on loopback
+	go -C tools/ko test -count=1 -timeout 20m $(TESTFLAGS) ./...
+	go -C tools/sbom test -count=1 $(TESTFLAGS) ./...
+
 .PHONY: chart
 chart: ## Package the Helm chart into bin/ (TAG=tag of the images, CHARTVERSION=1.2.3)
 	go -C tools/helm tool helm package "$(CURDIR)/charts/millrace" --version $(CHARTVERSION) --app-version $(TAG) --destination "$(CURDIR)/bin"
