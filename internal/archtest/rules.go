@@ -25,6 +25,11 @@ func layers() []Layer {
 			Why:  "the event model is what all else is built on",
 		},
 		{
+			Path: "pkg/observe",
+			May:  []string{"pkg/event"},
+			Why:  "who tells of events and who watches them meet here, and know nothing of each other",
+		},
+		{
 			Path: "pkg/cel",
 			May:  []string{"api", "pkg/event"},
 			Why:  "an expression sees an event and nothing else, so that evaluation stays a pure function",
@@ -46,12 +51,12 @@ func layers() []Layer {
 		},
 		{
 			Path: "pkg/broker",
-			May:  []string{"api", "pkg/event", "pkg/stream"},
+			May:  []string{"api", "pkg/event", "pkg/observe", "pkg/stream"},
 			Why:  "the ingress admits and stores events; it must go on doing so whatever the Triggers are, so it knows none",
 		},
 		{
 			Path: "pkg/dispatch",
-			May:  []string{"api", "pkg/event", "pkg/cel", "pkg/trigger", "pkg/delivery", "pkg/stream"},
+			May:  []string{"api", "pkg/event", "pkg/observe", "pkg/cel", "pkg/trigger", "pkg/delivery", "pkg/stream"},
 			Why:  "the ingress and the filter are separate programs that meet only in the store",
 		},
 		{

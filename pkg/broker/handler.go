@@ -24,10 +24,11 @@ type Handler struct {
 	store    Store
 	opts     Options
 	router   chi.Router
-	table    atomic.Pointer[Table]
+	table    atomic.Pointer[served]
 	buffers  bufferPool
 	inFlight window
 	counters counters
+	unknown  brokerCounters // of requests for no Broker that there is
 	warnings throttle
 }
 
@@ -46,7 +47,7 @@ func NewHandler(store Store, opts Options) *Handler {
 }
 
 // SetTable replaces the Brokers. Requests under way finish with those they began with.
-func (h *Handler) SetTable(t *Table) { h.table.Store(t) }
+func (h *Handler) SetTable(t *Table) { h.table.Store(newServed(t, h.table.Load())) }
 
 // Loaded says whether the handler has a Table: an ingress that has none is not ready.
 func (h *Handler) Loaded() bool { return h.table.Load() != nil }
@@ -57,12 +58,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.router.S
 // serve wraps what is to be done for a known Broker.
 func (h *Handler) serve(do func(http.ResponseWriter, *http.Request, *Broker) *refusal) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		begin := h.opts.Now()
 		b, refused := h.lookup(chi.URLParam(r, "namespace"), chi.URLParam(r, "broker"))
 		if refused == nil {
 			refused = do(w, r, b)
 		}
 		if refused != nil {
 			h.refuse(w, r, b, refused)
+			if b == nil && r.Method == http.MethodPost {
+				h.tell(nil, r, begin, nil, refused)
+			}
 		}
 	}
 }
@@ -71,11 +76,11 @@ func (h *Handler) lookup(namespace, name string) (*Broker, *refusal) {
 	if namespace == "" || name == "" {
 		return nil, badPath()
 	}
-	table := h.table.Load()
-	if table == nil {
+	served := h.table.Load()
+	if served == nil {
 		return nil, &refusal{reason: NotLoaded, detail: "The brokers are not loaded yet: send it again."}
 	}
-	if b := table.Lookup(namespace, name); b != nil {
+	if b := served.table.Lookup(namespace, name); b != nil {
 		return b, nil
 	}
 	return nil, &refusal{
@@ -120,24 +125,35 @@ func (h *Handler) options(w http.ResponseWriter, _ *http.Request, _ *Broker) *re
 }
 
 func (h *Handler) post(w http.ResponseWriter, r *http.Request, b *Broker) *refusal {
+	begin := h.opts.Now()
+	msgs, refused := h.take(r, b)
+	h.tell(b, r, begin, msgs, refused)
+	if refused == nil {
+		w.WriteHeader(http.StatusAccepted)
+	}
+	return refused
+}
+
+// take stores the events of a request. It returns them with a refusal too, as far as they could be read.
+func (h *Handler) take(r *http.Request, b *Broker) ([]stream.Message, *refusal) {
 	mode := event.DetectMode(r.Header.Get("Content-Type"))
 	if refused := checkEncoding(mode, r.Header); refused != nil {
-		return refused
+		return nil, refused
 	}
 	what, limit := h.bodyLimit(mode, h.maxData(b))
 	if r.ContentLength > int64(limit) {
-		return refuseSize(what, r.ContentLength, limit)
+		return nil, refuseSize(what, r.ContentLength, limit)
 	}
 	room, ok := h.inFlight.enter(max(r.ContentLength, minBuffer))
 	if !ok {
-		return overload()
+		return nil, overload()
 	}
 	defer room.end()
 
 	buf := h.buffers.get()
 	if err := readBody(r, buf, limit, room); err != nil {
 		h.buffers.put(buf)
-		return refuseRead(err, what, limit)
+		return nil, refuseRead(err, what, limit)
 	}
 	msgs, refused := h.admit(mode, r.Header, *buf, b)
 	if refused == nil {
@@ -146,10 +162,7 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, b *Broker) *refus
 	if refused == nil || refused.cause == nil { // A store that failed may not be done with the data.
 		h.buffers.put(buf)
 	}
-	if refused == nil {
-		w.WriteHeader(http.StatusAccepted)
-	}
-	return refused
+	return msgs, refused
 }
 
 // maxData returns how many bytes of data an event for b may have.
@@ -243,9 +256,16 @@ func (h *Handler) check(e *event.Event, b *Broker) error {
 // publish stores the messages and counts them. An empty batch holds nothing to store and is accepted.
 func (h *Handler) publish(ctx context.Context, b *Broker, msgs []stream.Message) *refusal {
 	if len(msgs) > 0 {
-		if err := h.store.Publish(ctx, b.Names, msgs...); err != nil {
-			return refuseStore(ctx, err)
+		begin := h.opts.Now()
+		err := h.store.Publish(ctx, b.Names, msgs...)
+		now, counts := h.opts.Now(), h.table.Load().counters(b)
+		if err != nil {
+			refused := refuseStore(ctx, err)
+			counts.publish.Of(0, refused.reason.String()).Observe(now.Sub(begin), now, msgs[0].Event)
+			return refused
 		}
+		counts.publish.Of(0, "").Observe(now.Sub(begin), now, msgs[0].Event)
+		counts.events.Add(uint64(len(msgs)))
 	}
 	bytes := 0
 	for i := range msgs {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"millrace.dev/pkg/event"
+	"millrace.dev/pkg/observe"
 )
 
 // Options are the bounds of a [Handler]. The zero value of each field stands for its default.
@@ -20,6 +21,8 @@ type Options struct {
 	MaxInFlightBytes int64
 	// MaxInFlightRequests bounds the number of requests being served. Default 10,000.
 	MaxInFlightRequests int64
+	// Recorder, if set, is told of each event that was answered for.
+	Recorder observe.Recorder
 	// Logger receives a record when the store refuses events, at most one a second. Default: none.
 	Logger *slog.Logger
 	// Now is the clock. Default time.Now.

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"millrace.dev/pkg/observe"
 	"millrace.dev/pkg/stream"
 )
 
@@ -76,14 +77,14 @@ func (c *delayClass) due(d *stream.Delivery, s *settlement) {
 	rt := v.byKey[d.Key()]
 	if rt == nil {
 		// Not in effect, not known yet, or deleted: the backlog keeps it until that is clear.
-		c.t.r.postpone(c.t.job(&route{Trigger: &Trigger{}, key: d.Key(), name: d.Key()}, d, s), 0)
+		c.t.r.postpone(c.t.job(&route{Trigger: &Trigger{}, key: d.Key(), name: d.Key()}, d, s), 0, observe.Overflowed)
 		return
 	}
 	j := c.t.job(rt, d, s)
 	if direct && rt.lane.start(c.counted(j), c.t.r.run) {
 		return
 	}
-	c.t.r.postpone(j, 0)
+	c.t.r.postpone(j, 0, observe.Overflowed)
 }
 
 // counted counts the job among the direct ones until it is settled.

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"millrace.dev/pkg/delivery"
+	"millrace.dev/pkg/observe"
 	"millrace.dev/pkg/stream"
 	"millrace.dev/pkg/trigger"
 )
@@ -64,6 +65,8 @@ type Options struct {
 	Conn      *stream.Conn
 	Publisher *stream.Publisher
 	Sender    *delivery.Sender
+	// Recorder, if set, is told what happens to events.
+	Recorder observe.Recorder
 	// Logger receives what goes wrong; default slog.Default().
 	Logger *slog.Logger
 	// MaxAckPending bounds the unsettled events of one Broker over all processes; 0 means the default of package stream.
@@ -217,6 +220,46 @@ func (d *Dispatcher) Stats() []TriggerStats {
 	var all []TriggerStats
 	for _, r := range d.runners {
 		all = append(all, r.stats()...)
+	}
+	return all
+}
+
+// Latencies are how long things took for a Trigger since its Broker's runner started.
+type Latencies struct {
+	Broker, Trigger string
+	// Attempts at the subscriber, by how they ended.
+	Attempts []observe.Response
+	// Process is the time from when an event was taken up here until each attempt at it began.
+	Process observe.Latency
+	// EndToEnd is the time from an event's arrival at the Broker until the subscriber had accepted it.
+	EndToEnd observe.Latency
+}
+
+// Latencies returns those of all Triggers in effect that attempts were made for.
+func (d *Dispatcher) Latencies() []Latencies {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all []Latencies
+	for _, r := range d.runners {
+		all = append(all, r.latencies()...)
+	}
+	return all
+}
+
+// BrokerStats counts what became of a Broker's events at matching, since its runner started in this process.
+type BrokerStats struct {
+	Broker string
+	// Consumed events were taken from the store and matched; Unmatched of them matched no Trigger.
+	Consumed, Unmatched uint64
+}
+
+// BrokerStats returns the counts of all Brokers.
+func (d *Dispatcher) BrokerStats() []BrokerStats {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all := make([]BrokerStats, 0, len(d.runners))
+	for _, r := range d.runners {
+		all = append(all, BrokerStats{Broker: r.broker.Key(), Consumed: r.consumed.Load(), Unmatched: r.unmatched.Load()})
 	}
 	return all
 }

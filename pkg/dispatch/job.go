@@ -13,6 +13,7 @@ import (
 
 	"millrace.dev/pkg/delivery"
 	"millrace.dev/pkg/event"
+	"millrace.dev/pkg/observe"
 	"millrace.dev/pkg/stream"
 )
 
@@ -76,7 +77,8 @@ type job struct {
 	origin   string // names the stored message it came from, to make writes that follow from it idempotent
 	progress stream.Progress
 	settle   *settlement
-	pins     bool // it keeps an accepted event unsettled, not one of the retry stream
+	taken    time.Time // when it was taken up here
+	pins     bool      // it keeps an accepted event unsettled, not one of the retry stream
 }
 
 func (j *job) size() int { return sizeOf(j.event) }
@@ -100,6 +102,7 @@ func (r *runner) run(j job) {
 		return
 	}
 	j.to.counts.attempts.Add(1)
+	j.to.counts.process.Observe(now.Sub(j.taken), now, j.event)
 	result := r.opts.Sender.Send(r.base, &delivery.Request{
 		URL: j.to.Subscriber, Event: j.event, Timeout: j.to.Policy.Timeout, Format: j.to.Policy.Format,
 		Namespace: j.to.Namespace, HTTP2Cleartext: j.to.Policy.HTTP2Cleartext,
@@ -108,27 +111,34 @@ func (r *runner) run(j job) {
 	if result.Reply != nil {
 		result.Err = r.storeReply(&j, result.Reply)
 	}
-	r.settle(j, result)
+	r.settle(j, result, now)
 }
 
-func (r *runner) settle(j job, result delivery.Result) {
+func (r *runner) settle(j job, result delivery.Result, begun time.Time) {
 	j.progress.Attempt++
 	counts := j.to.counts
 	d := delivery.Decide(j.to.Policy, j.progress.Attempt, result, rand.Float64())
+	ended := begun.Add(result.Duration)
+	counts.responses.Of(result.Status, reasonOf(result)).Observe(result.Duration, ended, j.event)
 	if d.Action != delivery.Done {
 		r.logAttempt(&j, result, d)
 	}
+	r.tellAttempt(&j, result, d, begun)
 	switch d.Action {
 	case delivery.Done:
 		if result.Ignored != delivery.IgnoredNothing {
 			counts.repliesIgnored.Add(1)
 		}
 		counts.delivered.Add(1)
+		if arrived, err := time.Parse(time.RFC3339Nano, j.event.Value(event.ArrivalTime)); err == nil {
+			counts.endToEnd.Observe(ended.Sub(arrived), ended, j.event)
+		}
 		j.settle.done()
+		r.tellFate(&j, observe.Delivered)
 	case delivery.RetryIn:
 		counts.retried.Add(1)
 		note(&j.progress, j.to.Subscriber, result)
-		r.postpone(j, d.Delay)
+		r.postpone(j, d.Delay, observe.Retried)
 	case delivery.GiveUp:
 		note(&j.progress, j.to.Subscriber, result)
 		r.giveUp(j, result)
@@ -182,6 +192,34 @@ func (r *runner) logAttempt(j *job, result delivery.Result, d delivery.Decision)
 	r.log.LogAttrs(r.base, slog.LevelWarn, "delivery attempt failed", attrs...)
 }
 
+// reasonOf tells why there was no answer, for metrics.
+func reasonOf(result delivery.Result) string {
+	if result.Status != 0 {
+		return ""
+	}
+	return result.Reason().String()
+}
+
+func (r *runner) tellAttempt(j *job, result delivery.Result, d delivery.Decision, begun time.Time) {
+	if r.opts.Recorder == nil {
+		return
+	}
+	r.opts.Recorder.Attempted(observe.Attempt{
+		Trigger: j.to.seen, Event: j.event, Origin: j.origin, DeadLetter: j.to.sink == nil, Number: j.progress.Attempt,
+		At: begun, Took: result.Duration, Destination: j.to.address, Status: result.Status,
+		Reason: result.Reason().String(), Err: result.Err, Action: d.Action.String(), Delay: d.Delay,
+	})
+}
+
+func (r *runner) tellFate(j *job, fate observe.Fate) {
+	if r.opts.Recorder == nil || j.to.seen == nil { // a Trigger that is not in effect cannot be told of
+		return
+	}
+	r.opts.Recorder.Settled(observe.Settlement{
+		Trigger: j.to.seen, Event: j.event, Origin: j.origin, Fate: fate, Attempts: j.progress.Attempt, At: time.Now(), Due: j.progress.Due,
+	})
+}
+
 // storeReply admits a reply like any other event and stores it. A reply that has passed too many hops is dropped: storing
 // it would keep a loop alive, and trying again would not help.
 func (r *runner) storeReply(j *job, reply *event.Event) error {
@@ -225,7 +263,7 @@ func passing(err error, _ time.Duration) bool {
 
 // postpone writes the job to the retry stream, to be due after delay, and settles it here. Without a delay it waits in
 // the backlog until the route takes it.
-func (r *runner) postpone(j job, delay time.Duration) {
+func (r *runner) postpone(j job, delay time.Duration, why observe.Fate) {
 	now := time.Now()
 	if j.progress.Since.IsZero() {
 		j.progress.Since = now
@@ -241,6 +279,7 @@ func (r *runner) postpone(j job, delay time.Duration) {
 		return r.opts.Publisher.PublishRetry(ctx, r.names, j.to.key, m, j.progress)
 	}) {
 		r.retries.stored(j.to.key, delay)
+		r.tellFate(&j, why)
 	}
 }
 
@@ -255,7 +294,7 @@ func (r *runner) giveUp(j job, result delivery.Result) {
 	})
 	j.to, j.progress.DeadLetter, j.progress.Attempt, j.progress.Since = j.to.sink, true, 0, time.Time{}
 	if !j.to.lane.offer(j, r.free(), r.run) {
-		r.postpone(j, 0)
+		r.postpone(j, 0, observe.Overflowed)
 	}
 }
 
@@ -265,6 +304,7 @@ func (r *runner) park(j job) {
 		return r.opts.Publisher.Park(ctx, r.names, j.to.UID, m, j.progress)
 	}) {
 		j.to.counts.parked.Add(1)
+		r.tellFate(&j, observe.Parked)
 	}
 }
 
@@ -275,6 +315,7 @@ func (r *runner) runDeadLetter(j job) {
 		r.park(j)
 		return
 	}
+	begun := time.Now()
 	result := r.opts.Sender.Send(r.base, &delivery.Request{
 		URL: j.to.DeadLetterSink, Event: j.event, Timeout: j.to.Policy.Timeout, Format: delivery.Binary,
 		Namespace: j.to.Namespace, NoReply: true,
@@ -285,7 +326,9 @@ func (r *runner) runDeadLetter(j job) {
 	switch {
 	case outcome == delivery.Delivered:
 		j.to.counts.deadLettered.Add(1)
+		r.tellAttempt(&j, result, delivery.Decision{Action: delivery.Done}, begun)
 		j.settle.done()
+		r.tellFate(&j, observe.DeadLettered)
 	case outcome == delivery.Abandoned:
 		// The process is stopping: the message stays unsettled and comes again.
 	case result.Reason() == delivery.ReasonUnsendable:
@@ -293,7 +336,8 @@ func (r *runner) runDeadLetter(j job) {
 	default:
 		d := delivery.Decision{Action: delivery.RetryIn, Delay: j.to.Policy.Delay(j.progress.Attempt, rand.Float64()), Reason: result.Reason()}
 		r.logAttempt(&j, result, d)
-		r.postpone(j, d.Delay)
+		r.tellAttempt(&j, result, d, begun)
+		r.postpone(j, d.Delay, observe.Retried)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"millrace.dev/pkg/observe"
 )
 
 const (
@@ -345,6 +347,9 @@ type counters struct {
 	matched, overflowed, attempts, retried  atomic.Uint64
 	delivered, deadLettered, parked         atomic.Uint64
 	replies, repliesDropped, repliesIgnored atomic.Uint64
+
+	responses         observe.Responses
+	process, endToEnd observe.Histogram
 }
 
 func (c *counters) read() Counts {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"millrace.dev/pkg/delivery"
+	"millrace.dev/pkg/observe"
 	"millrace.dev/pkg/stream"
 )
 
@@ -178,7 +179,7 @@ func (t *retrier) sweepQueues() {
 	for _, l := range t.r.flow.queues() {
 		for _, j := range l.overdue(now) {
 			j.to.counts.overflowed.Add(1)
-			go t.r.postpone(j, 0)
+			go t.r.postpone(j, 0, observe.Overflowed)
 		}
 	}
 }
@@ -429,7 +430,7 @@ func (t *retrier) runBacklogged(rt *route, d *stream.Delivery) {
 func (t *retrier) job(rt *route, d *stream.Delivery, s *settlement) job {
 	p := d.Progress()
 	p.Due = time.Time{}
-	return job{to: rt, event: d.Event, origin: "r" + formatSequence(d.Sequence()), progress: p, settle: s}
+	return job{to: rt, event: d.Event, origin: "r" + formatSequence(d.Sequence()), progress: p, settle: s, taken: time.Now()}
 }
 
 // stop ends all drains and gives back what is not due, waiting for what is under way until ctx ends.

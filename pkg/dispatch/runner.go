@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"millrace.dev/pkg/event"
+	"millrace.dev/pkg/observe"
 	"millrace.dev/pkg/stream"
 	"millrace.dev/pkg/trigger"
 )
@@ -36,7 +37,10 @@ type route struct {
 	counts *counters // of the Trigger
 	key    string    // names the route in the retry stream
 	name   string    // namespace/name of the Trigger
-	sink   *route    // of a subscriber's route: that of the dead letter sink; nil for the sink's own
+	seen   *observe.Trigger
+	// address is the URL without its password.
+	address string
+	sink    *route // of a subscriber's route: that of the dead letter sink; nil for the sink's own
 }
 
 // view is what a runner serves at one moment. It is immutable.
@@ -50,7 +54,9 @@ type view struct {
 type runner struct {
 	opts  Options
 	names *stream.Names
-	log   *slog.Logger
+	// broker is what names are to a Recorder.
+	broker *observe.Broker
+	log    *slog.Logger
 
 	view      atomic.Pointer[view]
 	consuming atomic.Bool
@@ -58,6 +64,7 @@ type runner struct {
 	// unsettled counts the accepted events under way in this process.
 	unsettled              atomic.Int64
 	celErrors, cesqlErrors atomic.Uint64
+	consumed, unmatched    atomic.Uint64
 
 	mu      sync.Mutex
 	lanes   map[string]*lane // by key
@@ -71,6 +78,7 @@ type runner struct {
 	// Only the goroutine that handles events uses these.
 	input   *trigger.Input
 	matches []*route
+	told    []*observe.Trigger
 	flow    *flow
 }
 
@@ -78,6 +86,7 @@ func newRunner(o Options, n *stream.Names) *runner {
 	r := &runner{
 		opts:   o,
 		names:  n,
+		broker: &observe.Broker{Namespace: n.Namespace, Name: n.Name, UID: n.UID},
 		log:    o.Logger.With(slog.String("broker", n.Namespace+"/"+n.Name)),
 		lanes:  map[string]*lane{},
 		counts: map[string]*counters{},
@@ -102,8 +111,9 @@ func (r *runner) apply(b *Broker) {
 			c = &counters{}
 		}
 		counts[t.UID] = c
-		main := &route{Trigger: t, counts: c, key: t.UID, name: t.Namespace + "/" + t.Name}
-		main.sink = &route{Trigger: t, counts: c, key: t.UID + deadLetterSuffix, name: main.name}
+		main := &route{Trigger: t, counts: c, key: t.UID, name: t.Namespace + "/" + t.Name, address: t.Subscriber.Redacted()}
+		main.seen = &observe.Trigger{Broker: r.broker, Namespace: t.Namespace, Name: t.Name, UID: t.UID, Key: main.name}
+		main.sink = &route{Trigger: t, counts: c, key: t.UID + deadLetterSuffix, name: main.name, seen: main.seen, address: t.DeadLetterSink.Redacted()}
 		for _, rt := range []*route{main, main.sink} {
 			rt.lane = r.lane(rt.key, limitOf(t))
 			lanes[rt.key], v.byKey[rt.key] = rt.lane, rt
@@ -193,7 +203,12 @@ func (r *runner) onEvent(d *stream.Delivery) {
 	}
 	r.celErrors.Add(uint64(failed.CEL))
 	r.cesqlErrors.Add(uint64(failed.CESQL))
+	r.consumed.Add(1)
+	if r.opts.Recorder != nil {
+		r.tellMatch(d, failed.CEL+failed.CESQL)
+	}
 	if len(r.matches) == 0 {
+		r.unmatched.Add(1)
 		d.Ack()
 		return
 	}
@@ -210,8 +225,19 @@ func (r *runner) onEvent(d *stream.Delivery) {
 	for _, t := range r.matches {
 		t.counts.matched.Add(1)
 		r.flow.offered(t.lane, now)
-		r.offer(job{to: t, event: d.Event, origin: origin, settle: s, pins: true}, now)
+		r.offer(job{to: t, event: d.Event, origin: origin, settle: s, taken: now, pins: true}, now)
 	}
+}
+
+// tellMatch tells the Recorder which Triggers matched.
+func (r *runner) tellMatch(d *stream.Delivery, failed int) {
+	r.told = r.told[:0]
+	for _, t := range r.matches {
+		r.told = append(r.told, t.seen)
+	}
+	r.opts.Recorder.Matched(observe.Match{
+		Broker: r.broker, Event: d.Event, Sequence: d.Sequence(), Stored: d.Stored(), At: time.Now(), Triggers: r.told, Errors: failed,
+	})
 }
 
 // free is what is left of what lanes may keep unsettled.
@@ -229,10 +255,24 @@ func (r *runner) offer(j job, since time.Time) {
 	for !j.to.lane.offer(j, r.free(), r.run) {
 		if !r.flow.await(j.to.lane, since, r.base.Done()) {
 			j.to.counts.overflowed.Add(1)
-			go r.postpone(j, 0)
+			go r.postpone(j, 0, observe.Overflowed)
 			return
 		}
 	}
+}
+
+func (r *runner) latencies() []Latencies {
+	var all []Latencies
+	for _, t := range r.view.Load().byKey {
+		if t.sink != nil && t.counts.attempts.Load() > 0 {
+			c := t.counts
+			all = append(all, Latencies{
+				Broker: r.broker.Key(), Trigger: t.name,
+				Attempts: c.responses.Read(), Process: c.process.Read(), EndToEnd: c.endToEnd.Read(),
+			})
+		}
+	}
+	return all
 }
 
 func (r *runner) stats() []TriggerStats {

@@ -212,6 +212,9 @@ func (d *Delivery) Progress() Progress { return progressOf(d.msg.Headers()) }
 // Sequence is the message's number in its stream, the same at every redelivery.
 func (d *Delivery) Sequence() uint64 { return d.id.sequence }
 
+// Stored is when the message was written to its stream.
+func (d *Delivery) Stored() time.Time { return time.Unix(0, d.id.stored) }
+
 // Deliveries is how often the server has handed the message out, this time included.
 func (d *Delivery) Deliveries() uint64 { return d.deliveries }
 

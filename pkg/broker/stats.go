@@ -1,0 +1,108 @@
+package broker
+
+import (
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"millrace.dev/pkg/observe"
+	"millrace.dev/pkg/stream"
+)
+
+// served is a Table with what was counted for its Brokers. The Brokers of the next Table that are the same go on counting.
+type served struct {
+	table  *Table
+	counts map[*Broker]*brokerCounters
+}
+
+// brokerCounters count for one Broker.
+type brokerCounters struct {
+	broker    *observe.Broker // nil of those that are for none
+	events    atomic.Uint64
+	responses observe.Responses
+	publish   observe.Responses
+}
+
+func newServed(t *Table, before *served) *served {
+	known := map[string]*brokerCounters{}
+	if before != nil {
+		for b, c := range before.counts {
+			known[b.Names.Events] = c
+		}
+	}
+	s := &served{table: t, counts: make(map[*Broker]*brokerCounters, len(t.brokers))}
+	for _, b := range t.brokers {
+		c := known[b.Names.Events]
+		if c == nil {
+			c = &brokerCounters{broker: &observe.Broker{Namespace: b.Names.Namespace, Name: b.Names.Name, UID: b.Names.UID}}
+		}
+		s.counts[b] = c
+	}
+	return s
+}
+
+// counters are those of b. A Broker that was removed while its request was served has none that anybody reads.
+func (s *served) counters(b *Broker) *brokerCounters {
+	if c := s.counts[b]; c != nil {
+		return c
+	}
+	for of, c := range s.counts { // b is of an earlier Table
+		if of.Names.Events == b.Names.Events {
+			return c
+		}
+	}
+	return &brokerCounters{broker: &observe.Broker{Namespace: b.Names.Namespace, Name: b.Names.Name, UID: b.Names.UID}}
+}
+
+// tell counts a request that was answered, and tells the Recorder of the events in it. b is nil if there is no such Broker.
+func (h *Handler) tell(b *Broker, r *http.Request, begin time.Time, msgs []stream.Message, f *refusal) {
+	counts := &h.unknown
+	if b != nil {
+		counts = h.table.Load().counters(b)
+	}
+	status, reason := http.StatusAccepted, ""
+	if f != nil {
+		status, reason = f.reason.Status(), f.reason.String()
+	}
+	now := h.opts.Now()
+	a := observe.Arrival{Broker: counts.broker, From: r.RemoteAddr, At: begin, Took: now.Sub(begin), Refused: reason}
+	if len(msgs) > 0 {
+		a.Event = msgs[0].Event
+	}
+	counts.responses.Of(status, reason).Observe(a.Took, now, a.Event)
+	if h.opts.Recorder == nil {
+		return
+	}
+	h.opts.Recorder.Arrived(a)
+	for i := 1; i < len(msgs); i++ {
+		a.Event = msgs[i].Event
+		h.opts.Recorder.Arrived(a)
+	}
+}
+
+// BrokerStats are counts of one Broker since it was first in a Table.
+type BrokerStats struct {
+	// Broker is namespace/name; empty for requests that named no Broker that there is.
+	Broker string
+	// Events were accepted.
+	Events uint64
+	// Requests by status and, if they were refused, [Reason], with the time until they were answered.
+	Requests []observe.Response
+	// Publishes to the store, by the [Reason] for which they failed, with the time until the store had confirmed.
+	Publishes []observe.Response
+}
+
+// BrokerStats returns the counts of the Brokers of the current Table, and of requests for none.
+func (h *Handler) BrokerStats() []BrokerStats {
+	all := []BrokerStats{{Requests: h.unknown.responses.Read()}}
+	served := h.table.Load()
+	if served == nil {
+		return all
+	}
+	for _, c := range served.counts {
+		all = append(all, BrokerStats{
+			Broker: c.broker.Key(), Events: c.events.Load(), Requests: c.responses.Read(), Publishes: c.publish.Read(),
+		})
+	}
+	return all
+}

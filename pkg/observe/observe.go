@@ -1,0 +1,188 @@
+// Package observe is the seam between what happens to events and those who watch it: traces, logs, a journal. The ingress
+// and the dispatcher tell a [Recorder] of each arrival, match, attempt and fate, with facts that they have at hand anyway, and
+// know nothing of what becomes of them. It also has the [Histogram] that latencies are counted in on the way of an event.
+package observe
+
+import (
+	"time"
+
+	"millrace.dev/pkg/event"
+)
+
+// Recorder is told what happens to events. Its methods are called on the way of every event, from many goroutines at a time:
+// they return at once, do no I/O, and keep no slice that they are handed. Events are only to be read, and may be kept; but the Data
+// of one that arrives is not to be touched: its memory is used for another request already.
+type Recorder interface {
+	// Arrived is called by the ingress for each event that it answered for, after the answer was decided.
+	Arrived(Arrival)
+	// Matched is called by the filter once it has matched a stored event, before any attempt. A message that the store hands
+	// out again is matched again.
+	Matched(Match)
+	// Attempted is called after each attempt at a subscriber or dead letter sink, and before what follows from it.
+	Attempted(Attempt)
+	// Settled is called when a delivery has reached its fate, or waits in the store for another attempt.
+	Settled(Settlement)
+}
+
+// Broker is a Broker to a Recorder. The same pointer stands for the same Broker for as long as it is served.
+type Broker struct {
+	// Namespace, Name and UID are the object's.
+	Namespace, Name, UID string
+}
+
+// Key is namespace/name.
+func (b *Broker) Key() string { return b.Namespace + "/" + b.Name }
+
+// Trigger is a Trigger to a Recorder. A changed Trigger may have a new pointer; its UID stays.
+type Trigger struct {
+	// Broker is whose events it selects.
+	Broker *Broker
+	// Namespace, Name and UID are the object's; Key is namespace/name.
+	Namespace, Name, UID, Key string
+}
+
+// Arrival is an event that a producer has handed in.
+type Arrival struct {
+	// Broker is the one it was for; nil if there is no such Broker.
+	Broker *Broker
+	// Event is nil if the request held none that could be read.
+	Event *event.Event
+	// From is the network address of who sent it.
+	From string
+	// At is when the request came, Took how long it took until the answer was decided.
+	At   time.Time
+	Took time.Duration
+	// Refused says why it was not stored, in the form of a metric label; empty if it is stored.
+	Refused string
+}
+
+// Match says which Triggers select a stored event.
+type Match struct {
+	Broker *Broker
+	Event  *event.Event
+	// Sequence is its number in the Broker's stream of accepted events, Stored when it was written there.
+	Sequence uint64
+	Stored   time.Time
+	// At is when it was matched.
+	At time.Time
+	// Triggers are those that matched, perhaps none. The slice is only lent.
+	Triggers []*Trigger
+	// Errors is how many filter expressions failed, and so did not match.
+	Errors int
+}
+
+// Attempt is one request made to deliver an event.
+type Attempt struct {
+	Trigger *Trigger
+	Event   *event.Event
+	// Origin names the stored message: e and its sequence in the stream of accepted events, or r and that in the retry stream.
+	Origin string
+	// DeadLetter says that it was made at the dead letter sink.
+	DeadLetter bool
+	// Number counts the attempts at this address, from 1.
+	Number int
+	// At is when it began, Took how long it took.
+	At   time.Time
+	Took time.Duration
+	// Destination is the URL without a password.
+	Destination string
+	// Status is the HTTP status of the answer, 0 if there was none.
+	Status int
+	// Reason says why it failed, in the form of a metric label; empty if it did not.
+	Reason string
+	// Err says more about it; it may be nil.
+	Err error
+	// Action is what follows: done, retry, give_up or leave. Delay is the pause before the next attempt.
+	Action string
+	Delay  time.Duration
+}
+
+// Fate is what became of a delivery.
+type Fate uint8
+
+// The fates. Of these [Retried] and [Overflowed] are not final.
+const (
+	// Delivered: the subscriber has accepted the event.
+	Delivered Fate = iota
+	// DeadLettered: the dead letter sink has.
+	DeadLettered
+	// Parked: it was given up, and is kept in the parking stream.
+	Parked
+	// Retried: it waits in the store for another attempt.
+	Retried
+	// Overflowed: it waits in the backlog for a place, no attempt was spent.
+	Overflowed
+)
+
+// String returns the fate in the form of a metric label.
+func (f Fate) String() string {
+	switch f {
+	case Delivered:
+		return "delivered"
+	case DeadLettered:
+		return "dead_lettered"
+	case Parked:
+		return "parked"
+	case Retried:
+		return "retried"
+	default:
+		return "overflowed"
+	}
+}
+
+// Settlement is the end of a delivery, or of its stay in a process.
+type Settlement struct {
+	Trigger *Trigger
+	Event   *event.Event
+	// Origin is as in [Attempt].
+	Origin string
+	Fate   Fate
+	// Attempts were made at the subscriber, or at the sink of a dead letter.
+	Attempts int
+	// At is when it was settled, Due when the next attempt may be made, if there will be one.
+	At, Due time.Time
+}
+
+// All returns a Recorder that tells each of the given ones in turn, leaving out those that are nil; nil if none is left.
+func All(recorders ...Recorder) Recorder {
+	var some several
+	for _, r := range recorders {
+		if r != nil {
+			some = append(some, r)
+		}
+	}
+	switch len(some) {
+	case 0:
+		return nil
+	case 1:
+		return some[0]
+	default:
+		return some
+	}
+}
+
+type several []Recorder
+
+func (s several) Arrived(a Arrival) {
+	for _, r := range s {
+		r.Arrived(a)
+	}
+}
+
+func (s several) Matched(m Match) {
+	for _, r := range s {
+		r.Matched(m)
+	}
+}
+
+func (s several) Attempted(a Attempt) {
+	for _, r := range s {
+		r.Attempted(a)
+	}
+}
+
+func (s several) Settled(f Settlement) {
+	for _, r := range s {
+		r.Settled(f)
+	}
+}
