@@ -108,7 +108,7 @@ fmt: ## Format the Go files
 	hack/golangci-lint.sh fmt
 
 .PHONY: generate
-generate: ## Regenerate deep copies, CRDs and what the Helm chart copies from config/
+generate: ## Regenerate deep copies, CRDs, docs/metrics.md and what the Helm chart copies from config/
 	hack/generate.sh
 
 .PHONY: install-yaml

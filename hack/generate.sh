@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Writes the generated files: the deepcopy functions of api/, the CRDs under config/crds/, and what the Helm chart ships
-# as it is in config/.
+# Writes the generated files: the deepcopy functions of api/, the CRDs under config/crds/, docs/metrics.md, and what the Helm
+# chart ships as it is in config/.
 #
 #   hack/generate.sh           writes them into the checkout
 #   hack/generate.sh FOLDER    writes them below FOLDER, at the paths they have in the checkout
@@ -38,3 +38,8 @@ roles=(config/*/rbac.yaml config/system/user-roles.yaml)
     cat "$role"
   done
 } >"$files/rbac.yaml"
+
+# The reference of the metrics is written, and held to the code, by a test.
+if [[ $out == "$root" ]]; then
+  go test -count=1 ./internal/app -run '^TestMetricsReference$' -update >/dev/null
+fi

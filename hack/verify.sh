@@ -18,6 +18,8 @@ diff -ru -x kustomization.yaml "$root/config/crds" "$fresh/config/crds" || stale
 diff -ru "$root/charts/millrace/files" "$fresh/charts/millrace/files" || stale=1
 diff -u "$root/config/install.yaml" "$fresh/config/install.yaml" || stale=1
 
+go -C "$root" test ./internal/app -run '^TestMetricsReference$' || stale=1
+
 if [[ $stale -ne 0 ]]; then
   echo "hack/verify.sh: the generated files above are stale; run make generate install-yaml and commit the result" >&2
   exit 1

@@ -125,7 +125,7 @@ func newProcess(ctx context.Context, o Options, with parts) (_ *process, err err
 	if p.builder, err = newBuilder(o.Defaults); err != nil {
 		return nil, err
 	}
-	if p.metrics, err = telemetry.New(); err != nil {
+	if p.metrics, err = telemetry.New(telemetry.Options{}); err != nil {
 		return nil, err
 	}
 	p.provision = newProvisioner(o.Logger, o.SweepGrace)
@@ -157,7 +157,7 @@ func (p *process) openAdmin(ctx context.Context) error {
 	if p.parked != nil {
 		p.admin.api = p.parked
 	}
-	if err := p.registerMetrics(); err != nil {
+	if err := p.registerMetrics(); err != nil { //nolint:contextcheck,nolintlint // a look at the store outlives the scrape that asked for it
 		return err
 	}
 	var err error

@@ -80,8 +80,8 @@ func (h *Handler) tell(b *Broker, r *http.Request, begin time.Time, msgs []strea
 	}
 }
 
-// BrokerStats are counts of one Broker since it was first in a Table.
-type BrokerStats struct {
+// ByBroker are counts of one Broker since it was first in a Table.
+type ByBroker struct {
 	// Broker is namespace/name; empty for requests that named no Broker that there is.
 	Broker string
 	// Events were accepted.
@@ -92,15 +92,15 @@ type BrokerStats struct {
 	Publishes []observe.Response
 }
 
-// BrokerStats returns the counts of the Brokers of the current Table, and of requests for none.
-func (h *Handler) BrokerStats() []BrokerStats {
-	all := []BrokerStats{{Requests: h.unknown.responses.Read()}}
+// ByBroker returns the counts of the Brokers of the current Table, and of requests for none.
+func (h *Handler) ByBroker() []ByBroker {
+	all := []ByBroker{{Requests: h.unknown.responses.Read()}}
 	served := h.table.Load()
 	if served == nil {
 		return all
 	}
 	for _, c := range served.counts {
-		all = append(all, BrokerStats{
+		all = append(all, ByBroker{
 			Broker: c.broker.Key(), Events: c.events.Load(), Requests: c.responses.Read(), Publishes: c.publish.Read(),
 		})
 	}

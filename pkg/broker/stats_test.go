@@ -34,8 +34,8 @@ func TestRequestsAreCountedByBroker(t *testing.T) {
 	serve(h, post("/shop/none", "x", ids...))
 	serve(h, post("/shop/orders", "x", "ce-type", ""))
 
-	byBroker := map[string]broker.BrokerStats{}
-	for _, s := range h.BrokerStats() {
+	byBroker := map[string]broker.ByBroker{}
+	for _, s := range h.ByBroker() {
 		byBroker[s.Broker] = s
 	}
 	orders := byBroker["shop/orders"]
@@ -52,13 +52,13 @@ func TestRequestsAreCountedByBroker(t *testing.T) {
 
 	// A Broker that stays goes on counting, one that is gone leaves nothing.
 	h.SetTable(broker.NewTable([]*broker.Broker{{Names: stream.NewNames("shop", "orders", "uid-1")}, {Names: stream.NewNames("shop", "new", "u")}}))
-	for _, s := range h.BrokerStats() {
+	for _, s := range h.ByBroker() {
 		if s.Broker == "shop/orders" && s.Events != 1 || s.Broker == "shop/new" && s.Events != 0 {
 			t.Errorf("after a reload: %+v", s)
 		}
 	}
 	h.SetTable(broker.NewTable(nil))
-	if got := h.BrokerStats(); len(got) != 1 || got[0].Broker != "" {
+	if got := h.ByBroker(); len(got) != 1 || got[0].Broker != "" {
 		t.Errorf("without brokers: %+v", got)
 	}
 }

@@ -163,24 +163,28 @@ func All(recorders ...Recorder) Recorder {
 
 type several []Recorder
 
+// Arrived implements [Recorder].
 func (s several) Arrived(a Arrival) {
 	for _, r := range s {
 		r.Arrived(a)
 	}
 }
 
+// Matched implements [Recorder].
 func (s several) Matched(m Match) {
 	for _, r := range s {
 		r.Matched(m)
 	}
 }
 
+// Attempted implements [Recorder].
 func (s several) Attempted(a Attempt) {
 	for _, r := range s {
 		r.Attempted(a)
 	}
 }
 
+// Settled implements [Recorder].
 func (s several) Settled(f Settlement) {
 	for _, r := range s {
 		r.Settled(f)

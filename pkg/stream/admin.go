@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -66,4 +67,24 @@ func (c *Conn) DeleteConsumers(ctx context.Context, name string) error {
 		return fmt.Errorf("list the consumers of stream %s: %w", name, err)
 	}
 	return nil
+}
+
+// Oldest returns since when the oldest message of a subject has waited: since it was stored, or as long before as its progress
+// says. It is zero if there is none.
+func (c *Conn) Oldest(ctx context.Context, name, subject string) (time.Time, error) {
+	s, err := c.js.Stream(ctx, name)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("look up stream %s: %w", name, err)
+	}
+	msg, err := s.GetMsg(ctx, 1, jetstream.WithGetMsgSubject(subject))
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		return time.Time{}, nil
+	case err != nil:
+		return time.Time{}, fmt.Errorf("look at the oldest message of %s: %w", subject, err)
+	}
+	if since := progressOf(msg.Header).Since; !since.IsZero() && since.Before(msg.Time) {
+		return since, nil
+	}
+	return msg.Time, nil
 }

@@ -210,8 +210,12 @@ func TestWebhooksThroughSeparateProcesses(t *testing.T) {
 	harness.WaitReady(t, "http://127.0.0.1:"+filterAdmin+"/readyz")
 
 	checkWebhooks(t, "http://"+net.JoinHostPort("127.0.0.1", listen)+"/default/github", ledger)
-	checkMetrics(t, "http://127.0.0.1:"+ingressAdmin, `millrace_ingress_events_total 329`)
-	checkMetrics(t, "http://127.0.0.1:"+filterAdmin, `millrace_trigger_matched_total{broker="default/github",trigger="default/everything"} 329`)
+	checkMetrics(t, "http://127.0.0.1:"+ingressAdmin,
+		`millrace_ingress_events_total{messaging_destination_name="default/github"} 329`,
+		`http_server_request_duration_seconds_count{http_request_method="POST",http_response_status_code="202",messaging_destination_name="default/github"} 329`)
+	checkMetrics(t, "http://127.0.0.1:"+filterAdmin,
+		`millrace_trigger_matched_total{messaging_destination_name="default/github",messaging_destination_subscription_name="default/everything"} 329`,
+		`kn_eventing_dispatch_duration_seconds_count{http_response_status_code="200",messaging_destination_name="default/github",messaging_destination_subscription_name="default/everything"} 329`)
 	ingress.Stop(t)
 	filter.Stop(t)
 }
