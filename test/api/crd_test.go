@@ -96,36 +96,6 @@ func TestEverySpecIsStoredAsWritten(t *testing.T) {
 	}
 }
 
-// TestExamplesAreAccepted applies the Brokers and Triggers that the examples hold.
-func TestExamplesAreAccepted(t *testing.T) {
-	needsCluster(t)
-	applied := 0
-	err := filepath.WalkDir(filepath.Join(cluster.Root(), "examples"), func(path string, _ os.DirEntry, err error) error {
-		if err != nil || filepath.Ext(path) != ".yaml" {
-			return err
-		}
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		namespace := kube.Namespace(t)
-		for _, o := range cluster.Decode(t, string(text)) {
-			if o.GroupVersionKind().Group != eventingv1.Group {
-				continue
-			}
-			o.SetNamespace("")
-			if err := kube.TryApply(t.Context(), namespace, o); err != nil {
-				t.Errorf("%s: %v", path, err)
-			}
-			applied++
-		}
-		return nil
-	})
-	if err != nil || applied == 0 {
-		t.Fatalf("applied %d objects, error %v", applied, err)
-	}
-}
-
 // TestInvalidSpecsAreRefused has the mistakes that the API server can see, each with what it must say.
 func TestInvalidSpecsAreRefused(t *testing.T) {
 	needsCluster(t)
