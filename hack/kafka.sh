@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints the folder with the jars of Apache Kafka, which it gets from Maven Central when they are not there yet. Needs a JDK and Maven.
+# Prints the folder with the jars of Apache Kafka, which it gets from Maven Central when they are not there yet. Needs Java 17 or later and Maven.
 #
 # The folder is outside the checkout, so that a clean checkout does not load them again.
 set -euo pipefail
@@ -9,7 +9,7 @@ home=${XDG_CACHE_HOME:-$HOME/.cache}/millrace/kafka-$version
 
 if [[ ! -e $home/complete ]]; then
   for program in java mvn; do
-    command -v "$program" >/dev/null || { echo "hack/kafka.sh: install $program first (Debian: default-jdk-headless, maven)" >&2; exit 1; }
+    command -v "$program" >/dev/null || { echo "hack/kafka.sh: install $program first (Debian: openjdk-17-jre-headless, maven)" >&2; exit 1; }
   done
   echo "hack/kafka.sh: getting Apache Kafka $version from Maven Central" >&2
   mkdir -p "$home"

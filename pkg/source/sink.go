@@ -47,11 +47,11 @@ func (f *Failure) Unwrap() error { return f.Result.Err }
 
 // Store keeps events; [stream.Publisher] is one.
 type Store interface {
-	Publish(ctx context.Context, to *stream.Names, msgs ...stream.Message) error
+	PublishInOrder(ctx context.Context, to *stream.Names, msgs ...stream.Message) (stored int, err error)
 }
 
 // BrokerSink stores events in the stream of a Broker, as its ingress does, without HTTP between. Messages of one call are
-// stored all or none, so that order is kept whatever fails.
+// stored in order, and none when one before it was not.
 type BrokerSink struct {
 	store  Store
 	to     *stream.Names
@@ -100,25 +100,18 @@ func (s *BrokerSink) admit(m *Message) error {
 	return nil
 }
 
-// publish stores messages all or none, unless one is too large for the store, which is then found by storing one by one.
+// publish stores messages and says how many.
 func (s *BrokerSink) publish(ctx context.Context, msgs []stream.Message) (int, error) {
-	err := s.store.Publish(ctx, s.to, msgs...)
+	stored, err := s.store.PublishInOrder(ctx, s.to, msgs...)
 	switch {
 	case err == nil:
-		return len(msgs), nil
+		return stored, nil
 	case ctx.Err() != nil:
-		return 0, fmt.Errorf("store events: %w", err)
-	case !errors.Is(err, stream.ErrTooLarge):
-		return 0, &Failure{Down: true, Result: delivery.Result{Err: err}}
-	case len(msgs) == 1:
-		return 0, rejected(http.StatusRequestEntityTooLarge, err)
+		return stored, fmt.Errorf("store events: %w", err)
+	case errors.Is(err, stream.ErrTooLarge):
+		return stored, rejected(http.StatusRequestEntityTooLarge, err)
 	}
-	for i := range msgs {
-		if _, err := s.publish(ctx, msgs[i:i+1]); err != nil {
-			return i, err
-		}
-	}
-	return len(msgs), nil
+	return stored, &Failure{Down: true, Result: delivery.Result{Err: err}}
 }
 
 // rejected is the failure of an event that will never be taken. The status is what the ingress would answer.

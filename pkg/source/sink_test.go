@@ -146,7 +146,9 @@ func TestBrokerSinkDown(t *testing.T) {
 
 type busy struct{}
 
-func (busy) Publish(context.Context, *stream.Names, ...stream.Message) error { return stream.ErrBusy }
+func (busy) PublishInOrder(context.Context, *stream.Names, ...stream.Message) (int, error) {
+	return 0, stream.ErrBusy
+}
 
 // TestHTTPSink posts events as CloudEvents, with the Host of the gateway.
 func TestHTTPSink(t *testing.T) {

@@ -168,7 +168,8 @@ func merge(have, want jetstream.StreamConfig) jetstream.StreamConfig {
 	next := have
 	next.Subjects, next.Replicas = want.Subjects, want.Replicas
 	next.MaxBytes, next.MaxMsgs, next.MaxMsgSize, next.MaxAge = want.MaxBytes, want.MaxMsgs, want.MaxMsgSize, want.MaxAge
-	next.Discard, next.Duplicates, next.AllowAtomicPublish = want.Discard, want.Duplicates, want.AllowAtomicPublish
+	next.Discard, next.Duplicates = want.Discard, want.Duplicates
+	next.AllowAtomicPublish, next.AllowBatchPublish = want.AllowAtomicPublish, want.AllowBatchPublish
 	next.Metadata = maps.Clone(have.Metadata)
 	maps.Copy(next.Metadata, want.Metadata)
 	delete(next.Metadata, unwantedKey)
@@ -180,7 +181,7 @@ func same(have, next jetstream.StreamConfig) bool {
 	return slices.Equal(have.Subjects, next.Subjects) && have.Replicas == next.Replicas &&
 		have.MaxBytes == next.MaxBytes && have.MaxMsgs == next.MaxMsgs && have.MaxMsgSize == next.MaxMsgSize &&
 		have.MaxAge == next.MaxAge && have.Discard == next.Discard && have.Duplicates == next.Duplicates &&
-		have.AllowAtomicPublish == next.AllowAtomicPublish && maps.Equal(have.Metadata, next.Metadata)
+		have.AllowAtomicPublish == next.AllowAtomicPublish && have.AllowBatchPublish == next.AllowBatchPublish && maps.Equal(have.Metadata, next.Metadata)
 }
 
 // adminError tells an answer of the server that is about the stream, which is what refusal says, from one that is about
@@ -229,7 +230,7 @@ func streamConfigs(n *Names, l Limits) []jetstream.StreamConfig {
 		return c
 	}
 	events := derive(n.Events, n.EventSubject)
-	events.AllowAtomicPublish = true
+	events.AllowAtomicPublish, events.AllowBatchPublish = true, true
 	if l.MaxMessages > 0 {
 		events.MaxMsgs = l.MaxMessages
 	}

@@ -26,6 +26,8 @@ const (
 	MaxBatch = 1000
 	// maxBatchesUnderWay keeps two processes below the server's limit of 50 unfinished batches a stream.
 	maxBatchesUnderWay = 20
+	// maxSeriesUnderWay keeps a process below the 10,000 messages that the server queues for a stream.
+	maxSeriesUnderWay = 8
 	// messageOverhead stands for a message's bookkeeping when bytes are counted.
 	messageOverhead = 512
 )
@@ -52,6 +54,9 @@ const (
 	codeStreamOfflineReason = 10194
 	codeBatchTooLarge       = 10199
 	codeBatchHasDuplicate   = 10201
+	codeSeriesDisabled      = 10205
+	codeSeriesUnknown       = 10208
+	codeTooManySeries       = 10211
 	codeTooManyBatches      = 10210
 )
 
@@ -61,6 +66,7 @@ type Publisher struct {
 	maxBytes int64
 	pending  atomic.Int64
 	batches  chan struct{} // a slot for each batch that may be under way
+	series   chan struct{} // the same for each series of PublishInOrder
 }
 
 // NewPublisher returns a Publisher on c that lets at most maxPendingBytes wait for confirmation
@@ -69,7 +75,7 @@ func NewPublisher(c *Conn, maxPendingBytes int64) *Publisher {
 	if maxPendingBytes <= 0 {
 		maxPendingBytes = DefaultMaxPendingBytes
 	}
-	return &Publisher{conn: c, maxBytes: maxPendingBytes, batches: make(chan struct{}, maxBatchesUnderWay)}
+	return &Publisher{conn: c, maxBytes: maxPendingBytes, batches: make(chan struct{}, maxBatchesUnderWay), series: make(chan struct{}, maxSeriesUnderWay)}
 }
 
 // PendingBytes is the number of bytes that wait for confirmation.
@@ -223,15 +229,26 @@ func (p *Publisher) putBatch(ctx context.Context, to *Names, msgs []Message) err
 		return err
 	}
 	defer release()
+	ctx, end, err := p.begin(ctx, stream, down, p.batches)
+	if err != nil {
+		return err
+	}
+	defer end()
+	return p.suspicious(stream, p.commitBatch(ctx, to, msgs))
+}
+
+// begin waits for one of the slots of what is sent together and bounds the time that it may take. The stream is looked at when that
+// gets long, and what is under way ended if the stream is found down.
+func (p *Publisher) begin(ctx context.Context, stream *condition, down <-chan struct{}, slots chan struct{}) (bounded context.Context, end func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
-	defer cancel()
 	select {
-	case p.batches <- struct{}{}:
-		defer func() { <-p.batches }()
+	case slots <- struct{}{}:
 	case <-down:
-		return stopped(stream)
+		cancel()
+		return nil, nil, stopped(stream)
 	case <-ctx.Done():
-		return fmt.Errorf("%w: %w", ErrBusy, ctx.Err())
+		cancel()
+		return nil, nil, fmt.Errorf("%w: %w", ErrBusy, ctx.Err())
 	}
 	slow := time.AfterFunc(slowAck, func() {
 		p.conn.health.suspect(stream)
@@ -241,8 +258,7 @@ func (p *Publisher) putBatch(ctx context.Context, to *Names, msgs []Message) err
 		case <-ctx.Done():
 		}
 	})
-	defer slow.Stop()
-	return p.suspicious(stream, p.commitBatch(ctx, to, msgs))
+	return ctx, func() { slow.Stop(); <-slots; cancel() }, nil
 }
 
 // commitBatch sends all messages but the last without waiting: the answer to the commit speaks for all of them.
@@ -273,16 +289,21 @@ func (p *Publisher) batchError(ctx context.Context, to *Names, msgs []Message, e
 	if !errors.As(err, &api) || api.ErrorCode != codeBatchHasDuplicate {
 		return p.publishError(err, newMessage(to.EventSubject, &msgs[len(msgs)-1]).Size())
 	}
+	stored, err := p.putEach(ctx, to, msgs)
+	if errors.Is(err, ErrNotSent) && stored > 0 {
+		return fmt.Errorf("%w after %d events of %d", ErrUnavailable, stored, len(msgs)) // those are stored
+	}
+	return err
+}
+
+// putEach publishes the messages one after the other and returns how many are stored.
+func (p *Publisher) putEach(ctx context.Context, to *Names, msgs []Message) (stored int, err error) {
 	for i := range msgs {
-		err := p.put(ctx, p.conn.health.events(to), newMessage(to.EventSubject, &msgs[i]))
-		if errors.Is(err, ErrNotSent) && i > 0 {
-			return fmt.Errorf("%w after %d events of %d", ErrUnavailable, i, len(msgs)) // those are stored
-		}
-		if err != nil {
-			return err
+		if err := p.put(ctx, p.conn.health.events(to), newMessage(to.EventSubject, &msgs[i])); err != nil {
+			return i, err
 		}
 	}
-	return nil
+	return len(msgs), nil
 }
 
 // publishError sorts an error of nats.go into what a producer can act on. size is that of the message.
@@ -307,7 +328,7 @@ func apiError(api *jetstream.APIError) error {
 		kind = ErrTooLarge
 	case codeStoreFailed, codeInsufficient, codeAccountResources, codeStorageResources, codeMemoryResources:
 		kind = ErrFull
-	case codeTooManyRequests, codeTooManyBatches:
+	case codeTooManyRequests, codeTooManyBatches, codeTooManySeries:
 		kind = ErrBusy
 	}
 	return fmt.Errorf("%w: %w", kind, api)

@@ -3,7 +3,12 @@ package e2esources
 import (
 	"crypto/rand"
 	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -14,25 +19,61 @@ import (
 	"millrace.dev/test/harness"
 )
 
-// BenchmarkKafka moves records of 512 bytes from Kafka to JetStream: by a source, and by a bare loop that only publishes
-// what it polls, without an event, an order or an offset. ratio is the first by the second.
+// BenchmarkKafka moves records of 512 bytes from Kafka to JetStream: by a source, and by a bare loop that publishes the same
+// messages as fast as the store confirms them. ratio is the first by the second. The messages of both have the same headers and ids,
+// in streams with the same settings, since what the store does for a message depends on these more than on its data. What the
+// source does beside is in the ratio: it makes and checks events, keeps order whatever fails, and commits offsets.
+//
+// E2E_RECORDS says how many records. With MILLRACE_PROFILES set to a folder, CPU profiles of the source and of nats-server while either works are written there.
 func BenchmarkKafka(b *testing.B) {
-	const count = 300_000
+	count := records()
 	k := StartKafka(b)
 	k.Create(b, "ledger", partitions)
 	fill(b, k, count)
 	manifest := filepath.Join(b.TempDir(), "ledger.yaml")
 	harness.WriteFile(b, manifest, fmt.Sprintf(ledgerManifest, k.Plain))
 	c := harness.NewCluster(b, programs.Dir(b), manifest)
+	profile := profiles(b, c)
 	c.StartNATS(b)
 	js := connect(b, c)
 
 	for b.Loop() {
-		bare := bareLoop(b, k, js, count)
-		source := sourceRun(b, c, js, count)
+		source := sourceRun(b, c, js, count, profile)
+		bare := bareLoop(b, k, js, c, count, profile)
 		b.ReportMetric(bare, "bare/s")
 		b.ReportMetric(source, "source/s")
 		b.ReportMetric(source/bare, "ratio")
+	}
+}
+
+// profiles has the programs of c serve profiles, if they are asked for, and returns what saves that at a URL. It returns at once, and has
+// the benchmark wait in the end.
+func profiles(b *testing.B, c *harness.Cluster) func(name, url string) {
+	dir := os.Getenv("MILLRACE_PROFILES")
+	if dir == "" {
+		return func(string, string) {}
+	}
+	port := harness.FreePort(b)
+	c.NATSFlags, c.Flags = []string{"--profile", strconv.Itoa(port)}, []string{"--profiles"}
+	return func(name, base string) {
+		if base == "" {
+			base = fmt.Sprintf("http://127.0.0.1:%d", port)
+		}
+		go func() {
+			file, err := os.Create(filepath.Join(dir, name+".pprof"))
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			defer file.Close()
+			resp, err := http.Get(base + "/debug/pprof/profile?seconds=3") //nolint:noctx // it ends by itself
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			defer resp.Body.Close()
+			_, _ = io.Copy(file, resp.Body)
+		}()
 	}
 }
 
@@ -66,10 +107,23 @@ func connect(b *testing.B, c *harness.Cluster) jetstream.JetStream {
 	return js
 }
 
-// bareLoop returns how many records a second are published by a loop that does nothing else.
-func bareLoop(b *testing.B, k *Kafka, js jetstream.JetStream, count int) float64 {
-	stream := jetstream.StreamConfig{Name: "bare", Subjects: []string{"bare"}, Retention: jetstream.WorkQueuePolicy}
-	if _, err := js.CreateStream(b.Context(), stream); err != nil {
+// bareLoop returns how many records a second are published by a loop that does nothing else. Its messages are made after the pattern of
+// one that the source has stored.
+func bareLoop(b *testing.B, k *Kafka, js jetstream.JetStream, c *harness.Cluster, count int, profile func(name, url string)) float64 {
+	stored, err := js.Stream(b.Context(), harness.BrokerNames(b, c.Manifests, "b").Events)
+	if err != nil {
+		b.Fatal(err)
+	}
+	first, err := stored.GetMsg(b.Context(), stored.CachedInfo().State.FirstSeq)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := stored.Purge(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	settings := stored.CachedInfo().Config
+	settings.Name, settings.Subjects, settings.Metadata = "bare", []string{"bare"}, nil
+	if _, err := js.CreateStream(b.Context(), settings); err != nil {
 		b.Fatal(err)
 	}
 	defer func() { _ = js.DeleteStream(b.Context(), "bare") }()
@@ -78,11 +132,12 @@ func bareLoop(b *testing.B, k *Kafka, js jetstream.JetStream, count int) float64
 		b.Fatal(err)
 	}
 	defer client.Close()
+	profile("nats-bare", "")
 	start := time.Now()
 	for n := 0; n < count; {
 		for _, r := range client.PollRecords(b.Context(), 5000).Records() {
 			n++
-			if _, err := js.PublishAsync("bare", r.Value); err != nil {
+			if _, err := js.PublishMsgAsync(bareMessage(first.Header, r), jetstream.WithStallWait(time.Minute)); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -91,8 +146,22 @@ func bareLoop(b *testing.B, k *Kafka, js jetstream.JetStream, count int) float64
 	return float64(count) / time.Since(start).Seconds()
 }
 
+// bareMessage is the message of a record, with what tells it from the others put into the pattern.
+func bareMessage(pattern nats.Header, r *kgo.Record) *nats.Msg {
+	partition, offset := strconv.Itoa(int(r.Partition)), strconv.FormatInt(r.Offset, 10)
+	msg := &nats.Msg{Subject: "bare", Data: r.Value, Header: make(nats.Header, len(pattern))}
+	maps.Copy(msg.Header, pattern)
+	msg.Header["ce-id"] = []string{"partition:" + partition + "/offset:" + offset}
+	msg.Header["ce-subject"] = []string{"partition:" + partition + "#" + offset}
+	msg.Header["ce-time"] = []string{r.Timestamp.UTC().Format(time.RFC3339Nano)}
+	msg.Header["ce-knativekafkapartition"] = []string{partition}
+	msg.Header["ce-knativekafkaoffset"] = []string{offset}
+	msg.Header[nats.MsgIdHdr] = []string{pattern.Get(nats.MsgIdHdr)[:36] + "/ledger/" + partition + "/" + offset + "/" + strconv.FormatInt(r.Timestamp.UnixMilli(), 36)}
+	return msg
+}
+
 // sourceRun returns how many records a second a source stores, from the first one on.
-func sourceRun(b *testing.B, c *harness.Cluster, js jetstream.JetStream, count int) float64 {
+func sourceRun(b *testing.B, c *harness.Cluster, js jetstream.JetStream, count int, profile func(name, url string)) float64 {
 	name := harness.BrokerNames(b, c.Manifests, "b").Events
 	p := c.StartSource(b)
 	stored := func() uint64 {
@@ -108,6 +177,8 @@ func sourceRun(b *testing.B, c *harness.Cluster, js jetstream.JetStream, count i
 		}
 		return nil
 	})
+	profile("source", p.Admin)
+	profile("nats-source", "")
 	before, start := stored(), time.Now()
 	harness.Eventually(b, "all records are stored", func() error {
 		if n := stored(); n < uint64(count) {
@@ -115,7 +186,8 @@ func sourceRun(b *testing.B, c *harness.Cluster, js jetstream.JetStream, count i
 		}
 		return nil
 	})
-	rate := float64(uint64(count)-before) / time.Since(start).Seconds()
+	took := time.Since(start)
+	b.Logf("source: %v of processor time", p.CPU(b))
 	p.Kill()
-	return rate
+	return float64(uint64(count)-before) / took.Seconds()
 }
