@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -528,6 +529,45 @@ func TestBoundedMemory(t *testing.T) {
 	}
 	sink.setRefuse(nil)
 	eventually(t, "the rest is delivered", func() bool { return len(sink.all()) == records+10 })
+}
+
+// TestUnpackedBatch reads no batch that becomes too large, says where it is, and reads the other partitions.
+func TestUnpackedBatch(t *testing.T) {
+	t.Parallel()
+	r := start(t, kfake.SeedTopics(2, "orders"))
+	packing, err := kgo.NewClient(kgo.SeedBrokers(r.cluster.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ProducerBatchCompression(kgo.GzipCompression()), kgo.ProducerBatchMaxBytes(64<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(packing.Close)
+	r.produce("orders", 0, 1, 3)
+	if err := packing.ProduceSync(t.Context(), &kgo.Record{Topic: "orders", Value: make([]byte, 33<<20)}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	r.produce("orders", 0, 4, 5)
+	r.produce("orders", 1, 1, 3)
+	sink := &recorder{}
+	s := r.run(r.options(sink))
+	eventually(t, "the batch is noticed", func() bool { return s.Status().Reason == kafka.ReasonBatchTooLarge })
+	eventually(t, "what is before it, and in the other partition, is delivered", func() bool { return len(sink.all()) == 6 })
+	if message := s.Status().Message; !strings.Contains(message, "the batch at offset 3 of partition 0 of topic orders") || !strings.Contains(message, "to 4 to pass") {
+		t.Errorf("the message is %q", message)
+	}
+	s.stop()
+	if at := r.committed("orders", 0); at != 3 {
+		t.Errorf("offset %d is committed", at)
+	}
+	passed := kadm.Offsets{}
+	passed.AddOffset("orders", 0, 4, -1)
+	if err := r.admin.CommitAllOffsets(t.Context(), "group", passed); err != nil {
+		t.Fatal(err)
+	}
+	s = r.run(r.options(sink))
+	eventually(t, "the rest is delivered", func() bool { return len(sink.all()) == 8 })
+	if status := s.Status(); !status.Ready {
+		t.Errorf("the source is not ready: %s", status.Message)
+	}
 }
 
 // TestReasons says what keeps a source from working.

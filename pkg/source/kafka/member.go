@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -96,6 +97,11 @@ func (m *member) poll(ctx context.Context) {
 		return
 	}
 	fetches.EachError(func(topic string, partition int32, err error) {
+		if tooLarge, ok := errors.AsType[*kgo.ErrDecompressTooLarge](err); ok {
+			m.source.setStuck(place{topic, partition}, fmt.Sprintf("the batch at offset %d of partition %d of topic %s becomes larger than %d MiB: "+
+				"pause the source and set the group's offset there to %d to pass it over",
+				tooLarge.Offset, partition, topic, maxUnpackedBytes>>20, tooLarge.NextOffset))
+		}
 		m.source.warn(ctx, err, slog.String("topic", topic), slog.Int("partition", int(partition)))
 	})
 	m.mu.Lock()
@@ -118,6 +124,7 @@ func (m *member) assigned(_ context.Context, client *kgo.Client, added map[strin
 		for _, id := range ids {
 			flow := flow{client, map[string][]int32{topic: {id}}}
 			flow.resume()
+			m.source.setStuck(place{topic, id}, "")
 			m.partitions[place{topic, id}] = newPartition(place{topic, id}, &m.source.work, flow)
 		}
 	}
@@ -198,6 +205,7 @@ func (m *member) forget(partitions []*partition) {
 	defer m.mu.Unlock()
 	for _, p := range partitions {
 		delete(m.partitions, p.place)
+		m.source.setStuck(p.place, "")
 	}
 }
 

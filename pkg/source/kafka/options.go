@@ -109,6 +109,8 @@ const (
 	maxFetchBytes, maxPartitionFetchBytes = 16 << 20, 2 << 20
 	// maxResponseBytes bounds an answer of a broker: one that is larger is none of Kafka's.
 	maxResponseBytes = 64 << 20
+	// maxUnpackedBytes bounds what a compressed batch may become. Kafka bounds, to 1 MiB unless set, only what it is compressed.
+	maxUnpackedBytes = 32 << 20
 	// sessionTimeout is how long a member may be silent before its partitions are given to others; a static one has
 	// staticTimeout to be started again. rebalanceTimeout is how long a member may take to give up its partitions, and so
 	// how long the others may have to wait for one that died.
@@ -152,6 +154,7 @@ func (o *Options) consumer(topics []string) []kgo.Opt {
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(),
 		// A partition that is taken up again after a pause has to wait for the fetch under way.
 		kgo.FetchMaxWait(fetchWait), kgo.FetchMaxBytes(maxFetchBytes), kgo.FetchMaxPartitionBytes(maxPartitionFetchBytes),
+		kgo.MaxDecompressBatchBytes(maxUnpackedBytes),
 	}
 	if o.Instance != "" {
 		return append(opts, kgo.InstanceID(o.Instance), kgo.SessionTimeout(staticTimeout))

@@ -21,6 +21,8 @@ const (
 	ReasonGroupInUse = "GroupInUse"
 	// ReasonRebalancing says that the group has not given this member its partitions yet.
 	ReasonRebalancing = "Rebalancing"
+	// ReasonBatchTooLarge says that a compressed batch of records becomes larger than is permitted. Its partition stands still.
+	ReasonBatchTooLarge = "BatchTooLarge"
 	// ReasonAddressDenied says that a server has an address that must not be dialed.
 	ReasonAddressDenied = "AddressDenied"
 )

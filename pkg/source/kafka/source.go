@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -33,7 +34,8 @@ type Source struct {
 	reason  string
 	message string
 	missing []string
-	dialErr error // of the last connection that failed, nil once one succeeded
+	stuck   map[place]string // partitions with a batch that cannot be read, and what to do
+	dialErr error            // of the last connection that failed, nil once one succeeded
 	warned  time.Time
 	member  *member
 }
@@ -150,6 +152,20 @@ func (s *Source) setMissing(topics []string) {
 	s.missing = topics
 }
 
+// setStuck takes note of what keeps a partition from being read on, or, if that is empty, that nothing does.
+func (s *Source) setStuck(at place, why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if why == "" {
+		delete(s.stuck, at)
+		return
+	}
+	if s.stuck == nil {
+		s.stuck = map[place]string{}
+	}
+	s.stuck[at] = why
+}
+
 // fail takes note of an error that keeps the source from working, and logs it if it is new.
 func (s *Source) fail(ctx context.Context, err error) {
 	if ctx.Err() != nil {
@@ -188,6 +204,10 @@ func (s *Source) Status() source.Status {
 	if len(s.missing) > 0 && (s.ready || s.reason == source.ReasonConnecting || s.reason == ReasonRebalancing) {
 		status.Ready, status.Reason = false, ReasonTopicMissing
 		status.Message = "waiting for topics that do not exist: " + strings.Join(s.missing, ", ")
+	}
+	if status.Ready && len(s.stuck) > 0 {
+		status.Ready, status.Reason = false, ReasonBatchTooLarge
+		status.Message = strings.Join(slices.Sorted(maps.Values(s.stuck)), "; ")
 	}
 	m := s.member
 	s.mu.Unlock()
