@@ -71,7 +71,7 @@ func profiles(b *testing.B, c *harness.Cluster) func(name, url string) {
 				return
 			}
 			defer file.Close()
-			resp, err := http.Get(base + "/debug/pprof/profile?seconds=3") //nolint:noctx // it ends by itself
+			resp, err := http.Get(base + "/debug/pprof/profile?seconds=3")
 			if err != nil {
 				b.Error(err)
 				return
