@@ -27,6 +27,7 @@ func TestChartApplies(t *testing.T) {
 		"by default":  "",
 		"autoscaling": "ingress: {autoscaling: {enabled: true}}",
 		"policies":    "admission: {defaults: true, defaultClass: true}",
+		"three NATS":  "{nats: {replicas: 3}, settings: {stream-replicas: 3}}",
 		"own NATS": `{nats: {install: false, url: "tls://nats-0.nats:4222", credentialsSecret: user, tls: {secret: tls, clientCertificate: true}},
 			settings: {stream-replicas: 3}}`,
 		"scheduling": `

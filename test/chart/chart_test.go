@@ -61,6 +61,10 @@ func TestChartIsKustomization(t *testing.T) {
 			"resources: [../crds, ../admission, ../system, ../controller, ../data-plane]\n" + images,
 			"{nats: {install: false, url: 'nats://nats.millrace-system.svc:4222'}}",
 		},
+		"three NATS servers": {
+			"resources: [../default]\ncomponents: [../nats-cluster]\n" + images,
+			"{nats: {replicas: 3}, settings: {stream-replicas: 3}}",
+		},
 		"beside Knative": {
 			"resources: [../admission, ../system, ../controller, ../data-plane, ../nats]\n" + images + "- {name: nats, newTag: 2.15.2-alpine}\n",
 			"crds: {install: false}",
@@ -308,7 +312,7 @@ func TestBadValues(t *testing.T) {
 		`nats: {install: false, url: "nats://u:p@a"}`:                             `at '/nats/url'`,
 		`nats: {maxFileStore: 18Gi}`:                                              `at '/nats/maxFileStore': '18Gi' does not match pattern`,
 		`nats: {tls: {clientCertificate: true}}`:                                  `set nats.tls.secret to the Secret that has it`,
-		`settings: {stream-replicas: 3}`:                                          `nats.install brings one NATS server`,
+		`settings: {stream-replicas: 3}`:                                          `settings.stream-replicas is 3, but nats.replicas is 1: give both the same number`,
 	} {
 		out, err := TryTemplate(t, values)
 		if err == nil {

@@ -124,12 +124,19 @@ checksum/settings: {{ include "millrace.settings" .root | sha256sum }}
 {{- fail "nats.url names NATS servers of yours: set nats.install to false, or leave nats.url empty" -}}
 {{- else if not (or $nats.install $nats.url) -}}
 {{- fail "nats.install is false: set nats.url to the URLs of your NATS servers, separated by commas" -}}
-{{- else if and $nats.install (gt (int (index .Values.settings "stream-replicas" | default 1)) 1) -}}
-{{- fail "settings.stream-replicas is more than 1, but nats.install brings one NATS server: set nats.install to false and nats.url to those of yours" -}}
+{{- else if and $nats.install (ne (int (index .Values.settings "stream-replicas" | default 1)) (int $nats.replicas)) -}}
+{{- fail (printf "settings.stream-replicas is %v, but nats.replicas is %v: give both the same number" (index .Values.settings "stream-replicas") $nats.replicas) -}}
 {{- else if and $nats.tls.clientCertificate (not $nats.tls.secret) -}}
 {{- fail "nats.tls.clientCertificate is true: set nats.tls.secret to the Secret that has it" -}}
 {{- end -}}
-MILLRACE_NATS_URL: {{ $nats.url | default (printf "nats://nats.%s.svc:4222" .Release.Namespace) }}
+{{- $urls := list (printf "nats://nats.%s.svc:4222" .Release.Namespace) -}}
+{{- if gt (int $nats.replicas) 1 -}}
+{{- $urls = list -}}
+{{- range $i := until (int $nats.replicas) -}}
+{{- $urls = append $urls (printf "nats://nats-%d.nats.%s.svc:4222" $i $.Release.Namespace) -}}
+{{- end -}}
+{{- end -}}
+MILLRACE_NATS_URL: {{ $nats.url | default (join "," $urls) }}
 {{- if $nats.credentialsSecret }}
 MILLRACE_NATS_CREDENTIALS: /etc/millrace/nats-credentials/nats.creds
 {{- end }}
