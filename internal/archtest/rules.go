@@ -102,6 +102,10 @@ func layers() []Layer {
 			May:  []string{"api", "pkg", "internal"},
 			Why:  "a program is put together from what api, pkg and internal offer",
 		},
+		{
+			Path: "examples",
+			Why:  "an example shows what others would write, who have nothing of ours but what is served",
+		},
 	}
 }
 
@@ -139,8 +143,8 @@ func confined() []Confined {
 		},
 		{
 			Library: "github.com/twmb/franz-go",
-			To:      []string{"pkg/source/kafka"},
-			Why:     "pkg/source/kafka alone speaks to Kafka; what it offers to others are events",
+			To:      []string{"pkg/source/kafka", "examples"},
+			Why:     "pkg/source/kafka alone speaks to Kafka; what it offers to others are events. Examples write what it reads",
 		},
 		{
 			Library: "sigs.k8s.io/controller-runtime",
