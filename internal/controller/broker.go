@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -37,7 +38,7 @@ type brokers struct {
 
 func (r *brokers) setUp(m ctrl.Manager) error {
 	c, err := ctrl.NewControllerManagedBy(m).For(&eventingv1.Broker{}).
-		Watches(serviceMetadata(), enqueueReferrers(r.client, &eventingv1.BrokerList{}, serviceKind())).
+		Watches(&corev1.Service{}, enqueueReferrers(r.client, &eventingv1.BrokerList{}, serviceKind())).
 		Watches(&eventingv1.Broker{}, enqueueReferrers(r.client, &eventingv1.BrokerList{}, brokerKind())).
 		WithOptions(controller.Options{MaxConcurrentReconciles: brokersAtOnce}).
 		Build(r)
@@ -52,10 +53,11 @@ func (r *brokers) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Res
 	if apierrors.IsNotFound(err) {
 		return ctrl.Result{}, nil // its streams are for the sweeper
 	}
-	if err != nil || b.Annotations[eventingv1.BrokerClassAnnotation] != eventingv1.BrokerClass || b.DeletionTimestamp != nil {
+	if err != nil || !ours(b) && !misspelled(b) || b.DeletionTimestamp != nil {
 		return ctrl.Result{}, err
 	}
 	eventingv1.DefaultBroker(b)
+	restoreGenerations(&b.Status.Status)
 	old := b.DeepCopy()
 	again, err := r.observe(ctx, b)
 	if err != nil || equality.Semantic.DeepEqual(old.Status, b.Status) {
@@ -71,6 +73,10 @@ func (r *brokers) observe(ctx context.Context, b *eventingv1.Broker) (time.Durat
 	status := &b.Status
 	status.ObservedGeneration = b.Generation
 	c := resolve.Conditions{Status: &status.Status, Now: r.now()}
+	if !ours(b) {
+		observeMisspelled(b, c)
+		return 0, nil
+	}
 
 	name, address := "http", r.ingress+"/"+b.Namespace+"/"+b.Name
 	status.Address = &eventingv1.Addressable{Name: &name, URL: &address}
@@ -79,6 +85,7 @@ func (r *brokers) observe(ctx context.Context, b *eventingv1.Broker) (time.Durat
 
 	lookups := r.lookups(ctx)
 	resolve.Lookup(lookups.lookup).BrokerSink(b, c)
+	lookups.remark(eventingv1.ConditionDeadLetterSinkResolved, c)
 	if lookups.err != nil {
 		return 0, lookups.err
 	}
@@ -96,13 +103,14 @@ func (r *brokers) provide(ctx context.Context, b *eventingv1.Broker, c resolve.C
 	const kind = eventingv1.ConditionTriggerChannelReady
 	err := r.conn.Ensure(ctx, stream.NewNames(b.Namespace, b.Name, string(b.UID)), r.limits(b))
 	faults := eventingv1.ValidateBroker(b)
+	var refused *stream.RefusedError
 	switch {
 	case errors.Is(err, stream.ErrUnavailable):
 		c.False(kind, eventingv1.ReasonStoreUnavailable,
 			"NATS JetStream does not answer the controller: check that it runs and that the controller may reach it")
 		return storeRetry
-	case errors.Is(err, stream.ErrRefused):
-		c.False(kind, eventingv1.ReasonStreamRefused, err.Error())
+	case errors.As(err, &refused): // the first of its streams speaks for the others
+		c.False(kind, eventingv1.ReasonStreamRefused, refused.Error())
 		return refusalRetry
 	case len(faults) > 0:
 		c.False(kind, eventingv1.ReasonInvalidSpec, faults.ToAggregate().Error())

@@ -12,12 +12,14 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
@@ -110,8 +112,11 @@ func newManager(o Options) (ctrl.Manager, error) {
 	var ready http.HandlerFunc
 	severalInOneProcess := true // in tests
 	m, err := ctrl.NewManager(o.Config, ctrl.Options{
-		Scheme:                        scheme,
-		Cache:                         cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+		Scheme: scheme,
+		Cache: cache.Options{
+			DefaultTransform: cache.TransformStripManagedFields(),
+			ByObject:         map[client.Object]cache.ByObject{&corev1.Service{}: {Transform: stripService}},
+		},
 		Controller:                    config.Controller{SkipNameValidation: &severalInOneProcess},
 		LeaderElection:                true,
 		LeaderElectionID:              leaseName,
@@ -168,6 +173,9 @@ func setUp(ctx context.Context, m ctrl.Manager, conn *stream.Conn, filters *stre
 		if err := add(m); err != nil {
 			return err
 		}
+	}
+	if err := m.Add(&crdCheck{config: o.Config, log: o.Logger}); err != nil {
+		return err
 	}
 	if o.SweepGrace > 0 {
 		return m.Add(&sweeper{live: m.GetAPIReader(), conn: conn, grace: o.SweepGrace, log: o.Logger})

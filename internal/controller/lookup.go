@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -33,6 +35,8 @@ type lookups struct {
 	// that may change.
 	err  error
 	look bool
+	// portless is what to say of the Service looked up last, if events are sent to a port that it has not.
+	portless string
 }
 
 func (r *reconciler) lookups(ctx context.Context) *lookups { return &lookups{reconciler: r, ctx: ctx} }
@@ -54,19 +58,44 @@ func (l *lookups) note(err error) {
 
 func (l *lookups) address(ref *eventingv1.KReference) (eventingv1.Addressable, error) {
 	name := types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}
-	kind := kindOf(ref)
-	if kind.GroupKind() == serviceKind() {
-		if err := l.client.Get(l.ctx, name, serviceMetadata()); err != nil {
-			return eventingv1.Addressable{}, lookupError(err, ref, name)
-		}
-		target := "http://" + name.Name + "." + name.Namespace + "." + l.services
-		return eventingv1.Addressable{URL: &target}, nil
+	switch kind := kindOf(ref); {
+	case kind.GroupKind() == serviceKind():
+		return l.serviceAddress(ref, name)
+	case kind.Group == "", kind.Group == "apps", kind.Group == "batch": // these have no address, whatever we may read
+		return eventingv1.Addressable{}, resolve.Faultf("events cannot be sent to a %s: refer to the Service in front of its pods, or write a uri", ref.Kind)
 	}
 	status, err := l.addressStatus(ref, name)
 	if err != nil {
 		return eventingv1.Addressable{}, lookupError(err, ref, name)
 	}
 	return choose(status, ref, name)
+}
+
+// httpPort is where events are sent to a Service.
+const httpPort = 80
+
+func (l *lookups) serviceAddress(ref *eventingv1.KReference, name types.NamespacedName) (eventingv1.Addressable, error) {
+	service := &corev1.Service{}
+	if err := l.client.Get(l.ctx, name, service); err != nil {
+		return eventingv1.Addressable{}, lookupError(err, ref, name)
+	}
+	target := "http://" + name.Name + "." + name.Namespace + "." + l.services
+	// What has no cluster IP is a name for other addresses, whose ports are not known here.
+	forwards := service.Spec.Type != corev1.ServiceTypeExternalName && service.Spec.ClusterIP != corev1.ClusterIPNone
+	listens := slices.ContainsFunc(service.Spec.Ports, func(p corev1.ServicePort) bool { return p.Port == httpPort })
+	if forwards && !listens && len(service.Spec.Ports) > 0 {
+		l.portless = fmt.Sprintf("Service %s has no port %d, which events are sent to: add one, or name the port in a uri instead of the ref, such as %s:%d/",
+			name, httpPort, target, service.Spec.Ports[0].Port)
+	}
+	return eventingv1.Addressable{URL: &target}, nil
+}
+
+// remark adds to a condition that is True what is odd about the Service that was looked up for it.
+func (l *lookups) remark(kind string, c resolve.Conditions) {
+	if l.portless != "" && meta.IsStatusConditionTrue(c.Status.Conditions, kind) {
+		c.Set(kind, metav1.ConditionTrue, eventingv1.ReasonServicePortMissing, l.portless)
+	}
+	l.portless = ""
 }
 
 // object returns an object of any kind.
@@ -110,7 +139,7 @@ func choose(s addressStatus, ref *eventingv1.KReference, name types.NamespacedNa
 			}
 		}
 		if address == nil {
-			return eventingv1.Addressable{}, resolve.Faultf("%s %s has no address of the name %s in status.addresses", ref.Kind, name, *ref.Address)
+			return eventingv1.Addressable{}, resolve.Faultf("%s %s has no address of the name %s in status.addresses: write one of those that it has, or leave address out for its main one", ref.Kind, name, *ref.Address)
 		}
 	}
 	if address == nil || address.URL == nil || *address.URL == "" {
@@ -180,7 +209,7 @@ func (l *lookups) dependencyReady(ref *eventingv1.KReference) error {
 		return lookupError(err, ref, name)
 	}
 	if !isReady(o) {
-		return resolve.Faultf("%s %s, which the annotation %s names, is not Ready", ref.Kind, name, DependencyAnnotation)
+		return resolve.Faultf("%s %s, which the annotation %s names, is not Ready: see its status, or remove the annotation", ref.Kind, name, DependencyAnnotation)
 	}
 	return nil
 }

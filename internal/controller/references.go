@@ -27,11 +27,18 @@ func brokerKind() schema.GroupKind {
 	return schema.GroupKind{Group: eventingv1.Group, Kind: eventingv1.KindBroker}
 }
 
-// serviceMetadata has the cache keep no more of Services than that they are there.
-func serviceMetadata() *metav1.PartialObjectMetadata {
-	o := &metav1.PartialObjectMetadata{}
-	o.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Service"))
-	return o
+// stripService has the cache keep no more of Services than that they are there, and at which ports.
+func stripService(o any) (any, error) {
+	s, ok := o.(*corev1.Service)
+	if !ok {
+		return o, nil
+	}
+	kept := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: s.Name, UID: s.UID, ResourceVersion: s.ResourceVersion}}
+	kept.Spec.Type, kept.Spec.ClusterIP = s.Spec.Type, s.Spec.ClusterIP
+	for _, port := range s.Spec.Ports {
+		kept.Spec.Ports = append(kept.Spec.Ports, corev1.ServicePort{Port: port.Port})
+	}
+	return kept, nil
 }
 
 // kindOf is the kind that ref names; a group may be left out for those of the core.

@@ -33,6 +33,16 @@ type change struct {
 	before, after *eventingv1.Status
 }
 
+// restoreGenerations puts back what Knative's CRDs drop of conditions, so that a status is not taken for a changed one. All of
+// our conditions speak of the generation that the status does.
+func restoreGenerations(s *eventingv1.Status) {
+	for i := range s.Conditions {
+		if c := &s.Conditions[i]; c.ObservedGeneration == 0 {
+			c.ObservedGeneration = s.ObservedGeneration
+		}
+	}
+}
+
 // write stores the new status and, if Ready is not what it was, tells of it in an Event.
 func (r *reconciler) write(ctx context.Context, c change) error {
 	patch := client.MergeFromWithOptions(c.old, client.MergeFromWithOptimisticLock{})

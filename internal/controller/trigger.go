@@ -2,8 +2,11 @@ package controller
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -39,7 +42,7 @@ func (r *triggers) setUp(m ctrl.Manager) error {
 	c, err := ctrl.NewControllerManagedBy(m).For(&eventingv1.Trigger{}).
 		Watches(&eventingv1.Broker{}, enqueueTriggersOf(r.client)).
 		Watches(&eventingv1.Broker{}, enqueueReferrers(r.client, &eventingv1.TriggerList{}, brokerKind())).
-		Watches(serviceMetadata(), enqueueReferrers(r.client, &eventingv1.TriggerList{}, serviceKind())).
+		Watches(&corev1.Service{}, enqueueReferrers(r.client, &eventingv1.TriggerList{}, serviceKind())).
 		WithOptions(controller.Options{MaxConcurrentReconciles: triggersAtOnce}).
 		Build(r)
 	r.objects.notify(c, &eventingv1.TriggerList{})
@@ -61,6 +64,7 @@ func (r *triggers) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Re
 		return ctrl.Result{}, err
 	}
 	eventingv1.DefaultTrigger(t)
+	restoreGenerations(&t.Status.Status)
 	old := t.DeepCopy()
 	again, err := r.observe(ctx, t, broker)
 	if err != nil || equality.Semantic.DeepEqual(old.Status, t.Status) {
@@ -76,7 +80,7 @@ func (r *triggers) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Re
 // other for ever.
 func concernsUs(t *eventingv1.Trigger, broker *eventingv1.Broker) bool {
 	if broker != nil {
-		return broker.Annotations[eventingv1.BrokerClassAnnotation] == eventingv1.BrokerClass
+		return ours(broker) || misspelled(broker)
 	}
 	said := meta.FindStatusCondition(t.Status.Conditions, eventingv1.ConditionBrokerReady)
 	return said == nil || said.Status == metav1.ConditionTrue || said.Reason != eventingv1.ReasonBrokerDoesNotExist ||
@@ -91,7 +95,9 @@ func (r *triggers) observe(ctx context.Context, t *eventingv1.Trigger, broker *e
 	lookups := r.lookups(ctx)
 	lookup := resolve.Lookup(lookups.lookup)
 	lookup.Subscriber(t, c)
+	lookups.remark(eventingv1.ConditionSubscriberResolved, c)
 	lookup.TriggerSink(t, broker, c)
+	lookups.remark(eventingv1.ConditionDeadLetterSinkResolved, c)
 	lookups.dependency(t, c)
 	if lookups.err != nil {
 		return 0, lookups.err
@@ -116,7 +122,7 @@ func (r *triggers) subscription(ctx context.Context, t *eventingv1.Trigger, brok
 		c.False(kind, eventingv1.ReasonInvalidSpec, faults.ToAggregate().Error())
 		return 0
 	}
-	if broker == nil || t.Status.SubscriberURI == nil || !meta.IsStatusConditionTrue(t.Status.Conditions, eventingv1.ConditionDeadLetterSinkResolved) {
+	if broker == nil || !ours(broker) || t.Status.SubscriberURI == nil || !meta.IsStatusConditionTrue(t.Status.Conditions, eventingv1.ConditionDeadLetterSinkResolved) {
 		c.Set(kind, metav1.ConditionUnknown, eventingv1.ReasonNotServedYet, "the filters serve the Trigger once its Broker and all addresses are there")
 		return 0
 	}
@@ -150,10 +156,27 @@ func (r *triggers) check(t *eventingv1.Trigger, broker *eventingv1.Broker) field
 			"must be the Trigger's own: a Trigger may not take the events of another namespace"))
 	}
 	_, filterErrs := r.compiler.Compile(t)
-	errs = append(errs, filterErrs...)
+	errs = append(errs, explainDropped(t, filterErrs)...)
 	if broker != nil {
 		_, policyErrs := delivery.ResolvePolicy(t.Spec.Delivery, broker.Spec.Delivery, t.Annotations, broker.Annotations)
-		errs = append(errs, policyErrs...)
+		for _, err := range policyErrs { // it looks at some of what was looked at above
+			if !slices.ContainsFunc(errs, func(e *field.Error) bool { return e.Field == err.Field }) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errs
+}
+
+// explainDropped adds to the error of an element of spec.filters with nothing in it how that may have come. Our CRD refuses
+// such an element; Knative's makes one of a filter that it does not know.
+func explainDropped(t *eventingv1.Trigger, errs field.ErrorList) field.ErrorList {
+	for _, err := range errs {
+		for i := range t.Spec.Filters {
+			if equality.Semantic.DeepEqual(t.Spec.Filters[i], eventingv1.Filter{}) && err.Field == field.NewPath("spec", "filters").Index(i).String() {
+				err.Detail += fmt.Sprintf("; if cel was in it, the CRD of Triggers in this cluster does not keep that: write the annotation %s instead", eventingv1.CELFilterAnnotation)
+			}
+		}
 	}
 	return errs
 }

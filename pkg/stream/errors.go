@@ -37,5 +37,22 @@ func (e *SizeError) Error() string {
 	return fmt.Sprintf("%v: it takes %d bytes, and %s is %d", ErrTooLarge, e.Size, e.What, e.Limit)
 }
 
+// RefusedError is the server's answer that it does not make a stream as asked. It matches [ErrRefused].
+type RefusedError struct {
+	// Reason is the server's, Advice what to do about it; empty if there is no telling.
+	Reason, Advice string
+}
+
+// Error gives both.
+func (e *RefusedError) Error() string {
+	if e.Advice == "" {
+		return fmt.Sprintf("%v: %s", ErrRefused, e.Reason)
+	}
+	return fmt.Sprintf("%v: %s: %s", ErrRefused, e.Reason, e.Advice)
+}
+
+// Is reports whether target is [ErrRefused].
+func (e *RefusedError) Is(target error) bool { return target == ErrRefused }
+
 // Is reports whether target is [ErrTooLarge].
 func (e *SizeError) Is(target error) bool { return target == ErrTooLarge }

@@ -132,7 +132,9 @@ func (c *Conn) ensureStream(ctx context.Context, want jetstream.StreamConfig) er
 // updateStream gives an existing stream the settings wanted, as far as that is possible.
 func (c *Conn) updateStream(ctx context.Context, have, want jetstream.StreamConfig) error {
 	if !sameOwner(have.Metadata, want.Metadata) {
-		return fmt.Errorf("%w: a stream of this name exists that belongs to somebody else; remove it or rename the Broker", ErrRefused)
+		return &RefusedError{
+			Reason: "a stream of this name exists that belongs to somebody else", Advice: "remove it or rename the Broker",
+		}
 	}
 	next := merge(have, want)
 	if !same(have, next) {
@@ -191,11 +193,24 @@ func adminError(err, refusal error) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &api) && !passing(api) && errors.Is(refusal, ErrRefused):
+		return &RefusedError{Reason: api.Description, Advice: advice(api)}
 	case errors.As(err, &api) && !passing(api):
 		return fmt.Errorf("%w: %w", refusal, err)
 	default:
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
+}
+
+// advice says what helps where the server refuses a stream, "" if there is no telling.
+func advice(api *jetstream.APIError) string {
+	switch int(api.ErrorCode) {
+	case codeInsufficient, codeAccountResources, codeStorageResources, codeMemoryResources:
+		return "lower max-bytes and parked-max-bytes, of which the store reserves all, of this Broker or of others, or let NATS keep more (max_file_store, or the limits of its account)"
+	case codeNoPeers, codeReplicasUnsupported:
+		return "ask for no more replicas than there are NATS servers"
+	}
+	return ""
 }
 
 // passing says whether an error of the server goes away without anybody changing settings.

@@ -42,11 +42,13 @@ const (
 // JetStream API error codes that steer what the producer is told.
 const (
 	codeAccountResources    = 10002
+	codeNoPeers             = 10005
 	codeNotLeader           = 10009
 	codeInsufficient        = 10023
 	codeMemoryResources     = 10028
 	codeStorageResources    = 10047
 	codeMessageTooLarge     = 10054
+	codeReplicasUnsupported = 10074
 	codeStoreFailed         = 10077 // with DiscardNew: the stream's limit of bytes or messages
 	codeHeaderTooLarge      = 10097
 	codeStreamOffline       = 10118

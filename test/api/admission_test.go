@@ -38,32 +38,40 @@ func installPolicies(t *testing.T) {
 	}
 }
 
+// waitPolicies waits until the API server goes by the policies, which takes it a moment.
+func waitPolicies(t *testing.T, namespace string) {
+	t.Helper()
+	attempt := 0
+	harness.Eventually(t, "the policies are in force", func() error {
+		attempt++
+		probe := fmt.Sprint("probe-", attempt)
+		kube.Apply(t, namespace, brokerYAML(probe, "{}"))
+		if setClass(t, namespace, probe, `"Other"`) == nil {
+			return errors.New("the class was changed")
+		}
+		return nil
+	})
+}
+
+// setClass gives a Broker another class, which is JSON.
+func setClass(t *testing.T, namespace, name, class string) error {
+	b := &eventingv1.Broker{}
+	b.Namespace, b.Name = namespace, name
+	patch := []byte(`{"metadata": {"annotations": {"eventing.knative.dev/broker.class": ` + class + `}}}`)
+	return kube.Client.Patch(t.Context(), b, client.RawPatch(types.MergePatchType, patch))
+}
+
 func TestBrokerClassCannotBeChanged(t *testing.T) {
 	needsCluster(t)
 	installPolicies(t)
 	namespace := kube.Namespace(t)
 	const refusal = "the annotation eventing.knative.dev/broker.class cannot be changed"
-	setClass := func(name, class string) error {
-		b := &eventingv1.Broker{}
-		b.Namespace, b.Name = namespace, name
-		patch := []byte(`{"metadata": {"annotations": {"eventing.knative.dev/broker.class": ` + class + `}}}`)
-		return kube.Client.Patch(t.Context(), b, client.RawPatch(types.MergePatchType, patch))
-	}
 	kube.Apply(t, namespace, brokerYAML("ours", "{}")+`
 {apiVersion: eventing.knative.dev/v1, kind: Broker, metadata: {name: theirs, annotations: {eventing.knative.dev/broker.class: Other}}}
 ---
 {apiVersion: eventing.knative.dev/v1, kind: Broker, metadata: {name: none}}
 `)
-	attempt := 0
-	harness.Eventually(t, "the policy is in force", func() error { // it takes the API server a moment
-		attempt++
-		probe := fmt.Sprint("probe-", attempt)
-		kube.Apply(t, namespace, brokerYAML(probe, "{}"))
-		if setClass(probe, `"Other"`) == nil {
-			return errors.New("the class was changed")
-		}
-		return nil
-	})
+	waitPolicies(t, namespace)
 	for _, c := range []struct{ name, class, refusal string }{
 		{"ours", `"Other"`, refusal},
 		{"ours", "null", refusal},
@@ -73,7 +81,7 @@ func TestBrokerClassCannotBeChanged(t *testing.T) {
 		{"none", `"Millrace"`, ""},
 		{"none", `"Other"`, refusal},
 	} {
-		err := setClass(c.name, c.class)
+		err := setClass(t, namespace, c.name, c.class)
 		if (err == nil) != (c.refusal == "") || err != nil && !strings.Contains(err.Error(), c.refusal) {
 			t.Errorf("class of %s to %s: got %v, want %q", c.name, c.class, err, c.refusal)
 		}

@@ -38,6 +38,8 @@ const (
 	ReasonDependencyNotReady = "DependencyNotReady"
 	// ReasonInvalidSpec is the reason of an object that got past the API server with mistakes in it.
 	ReasonInvalidSpec = "InvalidSpec"
+	// ReasonWrongClass is the reason of a Broker whose class is misspelled.
+	ReasonWrongClass = "WrongClass"
 	// ReasonNoFilter is the reason of a Trigger that nobody serves because no filter is running.
 	ReasonNoFilter = "NoFilter"
 	// ReasonNotServedYet is the reason of a Trigger that not every filter is known to serve yet.
@@ -48,6 +50,9 @@ const (
 	ReasonStreamRefused = "StreamRefused"
 	// ReasonStreamSettingsKept says that a Broker's streams work with settings other than those asked for.
 	ReasonStreamSettingsKept = "StreamSettingsKept"
+	// ReasonServicePortMissing says that events go to a port that the Service does not have. That keeps no object from being
+	// Ready: whether somebody answers is a matter of delivery.
+	ReasonServicePortMissing = "ServicePortMissing"
 	// ReasonReady is the reason of conditions that are True.
 	ReasonReady = "Ready"
 )
