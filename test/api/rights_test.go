@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"testing"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -41,6 +42,11 @@ func checkRightsAreUsed(c *cluster.Cluster) error {
 	if len(given) < 15 || len(used) < 15 {
 		return fmt.Errorf("found only %d rights given and %d used", len(given), len(used))
 	}
+	return compareRights(given, used, denied)
+}
+
+// compareRights returns an error for each right that is given and was not used, and for each that was denied and is not given.
+func compareRights(given, used, denied map[right]bool) error {
 	// What is given and was denied all the same does not lack in install.yaml.
 	maps.DeleteFunc(denied, func(r right, _ bool) bool { return given[r] })
 	maps.DeleteFunc(given, func(r right, _ bool) bool { return used[r] || r == repeatedEvent })
@@ -147,4 +153,30 @@ func usedRights(log string) (used, denied map[right]bool, err error) {
 		}
 	}
 	return used, denied, lines.Err()
+}
+
+// TestUnneededRightsAreFound shows that the comparison of rights can fail.
+func TestUnneededRightsAreFound(t *testing.T) {
+	reads, writes := right{"a", "", "services", "list"}, right{"a", "", "secrets", "get"}
+	rights := func(all ...right) map[right]bool {
+		m := map[right]bool{}
+		for _, r := range all {
+			m[r] = true
+		}
+		return m
+	}
+	for name, c := range map[string]struct {
+		given, used, denied map[right]bool
+		want                string
+	}{
+		"all used":          {rights(reads), rights(reads), rights(), ""},
+		"one not used":      {rights(reads, writes), rights(reads), rights(), "lets a get secrets"},
+		"one lacks":         {rights(reads), rights(reads), rights(writes), "does not let a get secrets"},
+		"denied for once":   {rights(reads), rights(reads), rights(reads), ""},
+		"used now and then": {rights(reads, repeatedEvent), rights(reads), rights(), ""},
+	} {
+		if err := compareRights(c.given, c.used, c.denied); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want %q", name, err, c.want)
+		}
+	}
 }
