@@ -26,6 +26,7 @@ func newFilter(ctx context.Context, conn *stream.Conn, there func(*stream.Names)
 		Conn:      conn,
 		Publisher: stream.NewPublisher(conn, 0),
 		Logger:    o.Logger,
+		Tracer:    o.tracer,
 		Sender:    delivery.NewSender(deliveryOptions(ctx, o)),
 	})
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 
 	"millrace.dev/pkg/broker"
 	"millrace.dev/pkg/stream"
@@ -16,9 +15,9 @@ type ingress struct {
 	server  *httpServer
 }
 
-func newIngress(ctx context.Context, conn *stream.Conn, address string, log *slog.Logger) (*ingress, error) {
-	h := broker.NewHandler(stream.NewPublisher(conn, 0), broker.Options{Logger: log})
-	s, err := newHTTPServer(ctx, address, h)
+func newIngress(ctx context.Context, conn *stream.Conn, o *Options) (*ingress, error) {
+	h := broker.NewHandler(stream.NewPublisher(conn, 0), broker.Options{Logger: o.Logger, Tracer: o.tracer})
+	s, err := newHTTPServer(ctx, o.Listen, h)
 	if err != nil {
 		return nil, fmt.Errorf("open the ingress: %w", err)
 	}

@@ -17,7 +17,9 @@ import (
 
 	"millrace.dev/internal/objects"
 	"millrace.dev/internal/telemetry"
+	"millrace.dev/internal/version"
 	"millrace.dev/pkg/delivery"
+	"millrace.dev/pkg/observe"
 	"millrace.dev/pkg/stream"
 )
 
@@ -62,6 +64,8 @@ type Options struct {
 	DrainTimeout time.Duration
 	// Logger; default slog.Default().
 	Logger *slog.Logger
+
+	tracer observe.Tracer // nil for none
 }
 
 func (o Options) withDefaults() Options {
@@ -90,6 +94,7 @@ type process struct {
 	builder   *builder
 	provision *provisioner
 	metrics   *telemetry.Metrics
+	tracer    *telemetry.Tracer // nil if nobody asked for traces
 	admin     *admin
 	adminHTTP *httpServer
 	ingress   *ingress // nil if not served
@@ -110,6 +115,20 @@ type process struct {
 // parts says what a process is made of.
 type parts struct{ ingress, filter, sources bool }
 
+// String names the process by what it is made of.
+func (p parts) String() string {
+	switch p {
+	case parts{ingress: true}:
+		return "ingress"
+	case parts{filter: true}:
+		return "filter"
+	case parts{sources: true}:
+		return "source"
+	default:
+		return "dev"
+	}
+}
+
 // newProcess binds all listeners and opens the connection, so that what cannot work fails here.
 func newProcess(ctx context.Context, o Options, with parts) (_ *process, err error) {
 	o = o.withDefaults()
@@ -128,6 +147,12 @@ func newProcess(ctx context.Context, o Options, with parts) (_ *process, err err
 	if p.metrics, err = telemetry.New(telemetry.Options{}); err != nil {
 		return nil, err
 	}
+	if p.tracer, err = telemetry.NewTracer(ctx, "millrace-"+with.String(), version.String(), o.Logger); err != nil {
+		return nil, err
+	}
+	if p.tracer != nil {
+		o.tracer = p.tracer // not a Tracer that is nil inside
+	}
 	p.provision = newProvisioner(o.Logger, o.SweepGrace)
 	p.provision.observe = o.Cluster != nil
 	o.NATS.OnReconnect = p.provision.recheck
@@ -136,7 +161,7 @@ func newProcess(ctx context.Context, o Options, with parts) (_ *process, err err
 	}
 	p.provision.conn = p.conn
 	if with.ingress {
-		if p.ingress, err = newIngress(ctx, p.conn, o.Listen, o.Logger); err != nil {
+		if p.ingress, err = newIngress(ctx, p.conn, &o); err != nil {
 			return nil, err
 		}
 	}
@@ -285,6 +310,9 @@ func (p *process) shutdown(ctx context.Context) {
 	p.conn.Close()
 	p.logIf("stop the admin server", p.adminHTTP.close(ctx))
 	p.logIf("stop metrics", p.metrics.Shutdown(ctx))
+	if p.tracer != nil {
+		p.logIf("stop traces", p.tracer.Shutdown(ctx))
+	}
 }
 
 func (p *process) logIf(what string, err error) {

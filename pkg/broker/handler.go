@@ -126,7 +126,7 @@ func (h *Handler) options(w http.ResponseWriter, _ *http.Request, _ *Broker) *re
 
 func (h *Handler) post(w http.ResponseWriter, r *http.Request, b *Broker) *refusal {
 	begin := h.opts.Now()
-	msgs, refused := h.take(r, b)
+	msgs, refused := h.take(r, b, begin)
 	h.tell(b, r, begin, msgs, refused)
 	if refused == nil {
 		w.WriteHeader(http.StatusAccepted)
@@ -135,7 +135,7 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, b *Broker) *refus
 }
 
 // take stores the events of a request. It returns them with a refusal too, as far as they could be read.
-func (h *Handler) take(r *http.Request, b *Broker) ([]stream.Message, *refusal) {
+func (h *Handler) take(r *http.Request, b *Broker, begin time.Time) ([]stream.Message, *refusal) {
 	mode := event.DetectMode(r.Header.Get("Content-Type"))
 	if refused := checkEncoding(mode, r.Header); refused != nil {
 		return nil, refused
@@ -157,7 +157,9 @@ func (h *Handler) take(r *http.Request, b *Broker) ([]stream.Message, *refusal) 
 	}
 	msgs, refused := h.admit(mode, r.Header, *buf, b)
 	if refused == nil {
+		spans := h.trace(b, begin, msgs)
 		refused = h.publish(r.Context(), b, msgs)
+		endAll(spans, refused)
 	}
 	if refused == nil || refused.cause == nil { // A store that failed may not be done with the data.
 		h.buffers.put(buf)

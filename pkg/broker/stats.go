@@ -2,6 +2,7 @@ package broker
 
 import (
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -105,4 +106,37 @@ func (h *Handler) ByBroker() []ByBroker {
 		})
 	}
 	return all
+}
+
+// trace begins the spans of events that are about to be stored, and has these carry them. It returns nil for none.
+func (h *Handler) trace(b *Broker, begin time.Time, msgs []stream.Message) []observe.Span {
+	if h.opts.Tracer == nil {
+		return nil
+	}
+	broker := h.table.Load().counters(b).broker
+	var spans []observe.Span
+	for i := range msgs {
+		e := msgs[i].Event
+		arrival := h.opts.Tracer.Begin(observe.Arrive, begin, broker, nil, e)
+		if arrival == nil {
+			continue
+		}
+		e.Headers = slices.Clone(e.Headers) // which the events of a batch share
+		arrival.Tie(e)
+		spans = append(spans, arrival)
+		if store := h.opts.Tracer.Begin(observe.Store, h.opts.Now(), broker, nil, e); store != nil {
+			spans = append(spans, store)
+		}
+	}
+	return spans
+}
+
+func endAll(spans []observe.Span, f *refusal) {
+	status, reason := http.StatusAccepted, ""
+	if f != nil {
+		status, reason = f.reason.Status(), f.reason.String()
+	}
+	for _, s := range slices.Backward(spans) {
+		s.End(status, reason)
+	}
 }

@@ -67,6 +67,8 @@ type Options struct {
 	Sender    *delivery.Sender
 	// Recorder, if set, is told what happens to events.
 	Recorder observe.Recorder
+	// Tracer, if set, makes spans of those events whose trace is recorded.
+	Tracer observe.Tracer
 	// Logger receives what goes wrong; default slog.Default().
 	Logger *slog.Logger
 	// MaxAckPending bounds the unsettled events of one Broker over all processes; 0 means the default of package stream.

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -103,12 +104,19 @@ func (r *runner) run(j job) {
 	}
 	j.to.counts.attempts.Add(1)
 	j.to.counts.process.Observe(now.Sub(j.taken), now, j.event)
+	span, carried := r.beginAttempt(&j, now)
 	result := r.opts.Sender.Send(r.base, &delivery.Request{
-		URL: j.to.Subscriber, Event: j.event, Timeout: j.to.Policy.Timeout, Format: j.to.Policy.Format,
+		Headers: carried, URL: j.to.Subscriber, Event: j.event, Timeout: j.to.Policy.Timeout, Format: j.to.Policy.Format,
 		Namespace: j.to.Namespace, HTTP2Cleartext: j.to.Policy.HTTP2Cleartext,
 	})
+	if span != nil {
+		span.End(result.Status, result.Reason().String())
+	}
 	j.to.lane.learn(conditionOf(result)) // before the reply is stored: a store that is away is not the subscriber's fault
 	if result.Reply != nil {
+		if span != nil && !carriesTrace(result.Reply) {
+			span.Tie(result.Reply)
+		}
 		result.Err = r.storeReply(&j, result.Reply)
 	}
 	r.settle(j, result, now)
@@ -192,6 +200,29 @@ func (r *runner) logAttempt(j *job, result delivery.Result, d delivery.Decision)
 	r.log.LogAttrs(r.base, slog.LevelWarn, "delivery attempt failed", attrs...)
 }
 
+// beginAttempt begins the span of an attempt, if the event's trace is recorded, and returns the headers that carry it.
+func (r *runner) beginAttempt(j *job, at time.Time) (observe.Span, []event.Header) {
+	if r.opts.Tracer == nil {
+		return nil, nil
+	}
+	span := r.opts.Tracer.Begin(observe.Deliver, at, r.broker, j.to.seen, j.event)
+	if span == nil {
+		return nil, nil
+	}
+	return span, span.Headers()
+}
+
+func carriesTrace(e *event.Event) bool {
+	return slices.ContainsFunc(e.Headers, func(h event.Header) bool { return h.Name == "Traceparent" })
+}
+
+func reasonOfStore(err error) string {
+	if err != nil {
+		return "store"
+	}
+	return ""
+}
+
 // reasonOf tells why there was no answer, for metrics.
 func reasonOf(result delivery.Result) string {
 	if result.Status != 0 {
@@ -231,7 +262,14 @@ func (r *runner) storeReply(j *job, reply *event.Event) error {
 	m := stream.Message{Event: reply, ID: j.messageID("reply")}
 	ctx, cancel := context.WithTimeout(r.base, replyPatience)
 	defer cancel()
+	var span observe.Span
+	if r.opts.Tracer != nil {
+		span = r.opts.Tracer.Begin(observe.Store, time.Now(), r.broker, j.to.seen, reply)
+	}
 	err := insist(ctx, func(ctx context.Context) error { return r.opts.Publisher.Publish(ctx, r.names, m) }, passing)
+	if span != nil {
+		span.End(0, reasonOfStore(err))
+	}
 	switch {
 	case err == nil:
 		j.to.counts.replies.Add(1)
@@ -316,10 +354,14 @@ func (r *runner) runDeadLetter(j job) {
 		return
 	}
 	begun := time.Now()
+	span, carried := r.beginAttempt(&j, begun)
 	result := r.opts.Sender.Send(r.base, &delivery.Request{
-		URL: j.to.DeadLetterSink, Event: j.event, Timeout: j.to.Policy.Timeout, Format: delivery.Binary,
+		Headers: carried, URL: j.to.DeadLetterSink, Event: j.event, Timeout: j.to.Policy.Timeout, Format: delivery.Binary,
 		Namespace: j.to.Namespace, NoReply: true,
 	})
+	if span != nil {
+		span.End(result.Status, result.Reason().String())
+	}
 	j.progress.Attempt++
 	j.to.lane.learn(conditionOf(result))
 	outcome := delivery.Classify(result.Status, result.Err)

@@ -193,9 +193,16 @@ func (r *runner) stop(ctx context.Context) {
 // onEvent matches one accepted event and offers it to each matching Trigger's lane.
 func (r *runner) onEvent(d *stream.Delivery) {
 	v := r.view.Load()
+	var span observe.Span
+	if r.opts.Tracer != nil {
+		span = r.opts.Tracer.Begin(observe.Select, time.Now(), r.broker, nil, d.Event)
+	}
 	r.input.Reset(d.Event)
 	r.matches = v.table.Match(r.input, r.matches[:0])
 	failed := r.input.Errors()
+	if span != nil {
+		span.End(0, "")
+	}
 	if failed.CELDeadline > 0 && d.Deliveries() <= maxRematches {
 		// The machine may have been too busy for the expression. To say no match now could lose the event.
 		d.Retry(rematchDelay)

@@ -190,3 +190,35 @@ func (s several) Settled(f Settlement) {
 		r.Settled(f)
 	}
 }
+
+// Step is a part of an event's way that a span is made for.
+type Step uint8
+
+// The steps.
+const (
+	// Arrive: a producer hands the event in. Only this step begins a trace where there is none.
+	Arrive Step = iota
+	// Store: the event is written to the Broker's stream.
+	Store
+	// Select: a stored event is matched with the Triggers.
+	Select
+	// Deliver: one attempt at a subscriber or dead letter sink.
+	Deliver
+)
+
+// Tracer makes spans, for the few events whose trace is recorded.
+type Tracer interface {
+	// Begin begins a span for a step of e, as a child of the one that e carries in its traceparent header or, failing that, the
+	// traceparent attribute. It returns nil if that trace is not recorded. t is nil where no Trigger is concerned.
+	Begin(s Step, at time.Time, b *Broker, t *Trigger, e *event.Event) Span
+}
+
+// Span is one step of a recorded trace.
+type Span interface {
+	// Tie has e carry the span, so that later steps are its children. Nobody else may use e yet.
+	Tie(e *event.Event)
+	// Headers carry the span in a request.
+	Headers() []event.Header
+	// End ends the span. status is that of HTTP, 0 if there is none; reason says what went wrong, empty if nothing did.
+	End(status int, reason string)
+}
