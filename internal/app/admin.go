@@ -2,9 +2,12 @@ package app
 
 import (
 	"encoding/json"
+	"log/slog"
 	"maps"
+	"math"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 	"sync/atomic"
 
 	"millrace.dev/internal/adminapi"
@@ -16,7 +19,7 @@ type check struct {
 	ok   func() error
 }
 
-// admin serves /healthz, /readyz and /metrics, and the admin API where there is one.
+// admin serves /healthz, /readyz, /metrics and /log-level, and the admin API where there is one.
 type admin struct {
 	checks []check
 	// remarks, if set, are what people should know although it is no reason not to be ready.
@@ -25,6 +28,8 @@ type admin struct {
 	api      http.Handler // nil if not served
 	profiles bool         // serve /debug/pprof/
 	stopping atomic.Bool
+	level    *slog.LevelVar // nil if it cannot be changed
+	log      *slog.Logger
 }
 
 func (a *admin) handler() http.Handler {
@@ -34,6 +39,10 @@ func (a *admin) handler() http.Handler {
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { a.ready(w) })
 	mux.Handle("GET /metrics", a.metrics)
+	if a.level != nil {
+		mux.HandleFunc("GET /log-level", func(w http.ResponseWriter, _ *http.Request) { a.writeLevel(w) })
+		mux.HandleFunc("PUT /log-level", a.setLevel)
+	}
 	if a.api != nil {
 		mux.Handle(adminapi.Prefix, a.api)
 	}
@@ -63,6 +72,33 @@ func (a *admin) ready(w http.ResponseWriter) {
 	}
 	writeStatus(w, code, answer)
 }
+
+func (a *admin) writeLevel(w http.ResponseWriter) {
+	writeStatus(w, http.StatusOK, map[string]string{"level": strings.ToLower(a.level.Level().String())})
+}
+
+// setLevel changes the least level that is logged, until the process ends. The body is {"level": "debug"}.
+func (a *admin) setLevel(w http.ResponseWriter, r *http.Request) {
+	const maxBody = 1 << 10
+	var asked struct {
+		Level slog.Level `json:"level"`
+	}
+	asked.Level = noLevel
+	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&asked)
+	if err != nil || asked.Level == noLevel {
+		writeStatus(w, http.StatusBadRequest, map[string]string{
+			"error": `the body must be {"level": "debug"}, or info, warn or error in place of debug`,
+		})
+		return
+	}
+	before := a.level.Level()
+	a.level.Set(asked.Level)
+	a.log.WarnContext(r.Context(), "log level changed", slog.String("from", before.String()), slog.String("to", asked.Level.String()))
+	a.writeLevel(w)
+}
+
+// noLevel stands for none in a request.
+const noLevel = slog.Level(math.MinInt)
 
 func writeStatus(w http.ResponseWriter, code int, answer map[string]string) {
 	w.Header().Set("Content-Type", "application/json")

@@ -27,7 +27,9 @@ func newFilter(ctx context.Context, conn *stream.Conn, there func(*stream.Names)
 		Publisher: stream.NewPublisher(conn, 0),
 		Logger:    o.Logger,
 		Tracer:    o.tracer,
-		Sender:    delivery.NewSender(deliveryOptions(ctx, o)),
+
+		LogDeliveries: o.LogDeliveries,
+		Sender:        delivery.NewSender(deliveryOptions(ctx, o)),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open the filter: %w", err)

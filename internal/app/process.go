@@ -64,6 +64,10 @@ type Options struct {
 	DrainTimeout time.Duration
 	// Logger; default slog.Default().
 	Logger *slog.Logger
+	// LogLevel, if set, is that of Logger. The admin port then has it read and changed at /log-level.
+	LogLevel *slog.LevelVar
+	// LogDeliveries has one in so many successful deliveries logged; 0 for none.
+	LogDeliveries int
 
 	tracer observe.Tracer // nil for none
 }
@@ -178,7 +182,7 @@ func newProcess(ctx context.Context, o Options, with parts) (_ *process, err err
 }
 
 func (p *process) openAdmin(ctx context.Context) error {
-	p.admin = &admin{checks: p.checks(), remarks: p.remarks, metrics: p.metrics.Handler(), profiles: p.opts.Profiles}
+	p.admin = &admin{checks: p.checks(), remarks: p.remarks, metrics: p.metrics.Handler(), profiles: p.opts.Profiles, level: p.opts.LogLevel, log: p.log}
 	if p.parked != nil {
 		p.admin.api = p.parked
 	}

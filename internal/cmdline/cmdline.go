@@ -42,6 +42,7 @@ func (f *Flags) BindProcess(fs *pflag.FlagSet) {
 	fs.StringToStringVar(&f.Services, "service", nil, "address of a Service that Triggers refer to, as namespace/name=URL; repeatable")
 	fs.BoolVar(&f.Profiles, "profiles", false, "serve profiles of the program under /debug/pprof/ of the admin port")
 	fs.DurationVar(&f.DrainTimeout, "drain-timeout", app.DefaultDrainTimeout, "how long to finish what is under way when told to stop")
+	fs.IntVar(&f.LogDeliveries, "log-deliveries", 0, "log one in so many successful deliveries; 0 for none. Attempts that fail are all logged")
 	f.BindCommon(fs)
 }
 
@@ -123,10 +124,11 @@ func parseTarget(text string) (delivery.Target, error) {
 
 // Logger returns the logger that the flags ask for.
 func (f *Flags) Logger(w io.Writer) (*slog.Logger, error) {
-	var level slog.Level
+	level := &slog.LevelVar{}
 	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
 		return nil, fmt.Errorf("--log-level %q: want debug, info, warn or error", f.logLevel)
 	}
+	f.LogLevel = level
 	o := &slog.HandlerOptions{Level: level}
 	switch f.logFormat {
 	case "text":

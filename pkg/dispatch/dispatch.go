@@ -71,6 +71,8 @@ type Options struct {
 	Tracer observe.Tracer
 	// Logger receives what goes wrong; default slog.Default().
 	Logger *slog.Logger
+	// LogDeliveries has one in so many successful deliveries logged; 0 for none. Attempts that fail are always logged.
+	LogDeliveries int
 	// MaxAckPending bounds the unsettled events of one Broker over all processes; 0 means the default of package stream.
 	MaxAckPending int
 	// MaxInFlightBytes bounds the events under way in this process; 0 means [DefaultMaxInFlightBytes].

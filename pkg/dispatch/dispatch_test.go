@@ -65,7 +65,10 @@ func newFixture(t testing.TB) *fixture {
 // start adds a dispatcher, as if in a process of its own.
 func (f *fixture) start(o dispatch.Options) {
 	f.t.Helper()
-	o.Conn, o.Publisher, o.Logger = f.conn, f.publisher, slog.New(slog.DiscardHandler)
+	o.Conn, o.Publisher = f.conn, f.publisher
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
 	o.Sender = delivery.NewSender(delivery.Options{AllowLoopback: true})
 	d, err := dispatch.New(o)
 	if err != nil {

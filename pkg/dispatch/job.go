@@ -129,9 +129,12 @@ func (r *runner) settle(j job, result delivery.Result, begun time.Time) {
 	ended := begun.Add(result.Duration)
 	counts.responses.Of(result.Status, reasonOf(result)).Observe(result.Duration, ended, j.event)
 	if d.Action != delivery.Done {
-		r.logAttempt(&j, result, d)
+		r.logAttempt(slog.LevelWarn, "delivery attempt failed", &j, result, d)
 	}
 	r.tellAttempt(&j, result, d, begun)
+	if d.Action == delivery.Done {
+		r.logDelivered(&j, result, d)
+	}
 	switch d.Action {
 	case delivery.Done:
 		if result.Ignored != delivery.IgnoredNothing {
@@ -177,16 +180,25 @@ func note(p *stream.Progress, to *url.URL, result delivery.Result) {
 	}
 }
 
-func (r *runner) logAttempt(j *job, result delivery.Result, d delivery.Decision) {
-	to := "subscriber"
+// logAttempt writes one wide record of an attempt: who, where to, how it went, what follows. It tells neither data nor header values, nor
+// what a URL has beside its place, which may be a secret.
+func (r *runner) logAttempt(level slog.Level, message string, j *job, result delivery.Result, d delivery.Decision) {
+	if !r.log.Enabled(r.base, level) {
+		return
+	}
+	to, target := "subscriber", j.to.Subscriber
 	if j.to.sink == nil {
-		to = "dead letter sink"
+		to, target = "dead letter sink", j.to.DeadLetterSink
 	}
 	attrs := []slog.Attr{
 		slog.String("trigger", j.to.name),
 		slog.String("to", to),
+		slog.String("destination", place(target)),
 		slog.String("event_id", j.event.Value(event.ID)),
+		slog.String("event_source", j.event.Value(event.Source)),
 		slog.String("event_type", j.event.Value(event.Type)),
+		slog.Int("bytes", len(j.event.Data)),
+		slog.String("origin", j.origin),
 		slog.Int("attempt", j.progress.Attempt),
 		slog.Int("status", result.Status),
 		slog.String("reason", d.Reason.String()),
@@ -194,10 +206,32 @@ func (r *runner) logAttempt(j *job, result delivery.Result, d delivery.Decision)
 		slog.Duration("retry_in", d.Delay),
 		slog.Duration("duration", result.Duration),
 	}
+	if arrived, err := time.Parse(time.RFC3339Nano, j.event.Value(event.ArrivalTime)); err == nil {
+		attrs = append(attrs, slog.Duration("age", time.Since(arrived)))
+	}
+	if trace, ok := observe.TraceID(j.event); ok {
+		attrs = append(attrs, slog.String("trace_id", trace))
+	}
 	if result.Err != nil {
 		attrs = append(attrs, slog.Any("error", result.Err))
 	}
-	r.log.LogAttrs(r.base, slog.LevelWarn, "delivery attempt failed", attrs...)
+	r.log.LogAttrs(r.base, level, message, attrs...)
+}
+
+// place is where a URL leads to, without user information, query and fragment.
+func place(u *url.URL) string {
+	if u == nil {
+		return ""
+	}
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+}
+
+// logDelivered writes a record of one in so many successes, if that is wanted.
+func (r *runner) logDelivered(j *job, result delivery.Result, d delivery.Decision) {
+	n := uint64(max(0, r.opts.LogDeliveries))
+	if n != 0 && r.successes.Add(1)%n == 0 {
+		r.logAttempt(slog.LevelInfo, "delivered", j, result, d)
+	}
 }
 
 // beginAttempt begins the span of an attempt, if the event's trace is recorded, and returns the headers that carry it.
@@ -377,7 +411,7 @@ func (r *runner) runDeadLetter(j job) {
 		r.park(j) // no sink can take it: HTTP itself cannot carry it
 	default:
 		d := delivery.Decision{Action: delivery.RetryIn, Delay: j.to.Policy.Delay(j.progress.Attempt, rand.Float64()), Reason: result.Reason()}
-		r.logAttempt(&j, result, d)
+		r.logAttempt(slog.LevelWarn, "delivery attempt failed", &j, result, d)
 		r.tellAttempt(&j, result, d, begun)
 		r.postpone(j, d.Delay, observe.Retried)
 	}

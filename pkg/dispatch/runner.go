@@ -65,6 +65,7 @@ type runner struct {
 	unsettled              atomic.Int64
 	celErrors, cesqlErrors atomic.Uint64
 	consumed, unmatched    atomic.Uint64
+	successes              atomic.Uint64 // as counted for the log
 
 	mu      sync.Mutex
 	lanes   map[string]*lane // by key

@@ -160,6 +160,24 @@ func (r *Responses) Read() []Response {
 	return all
 }
 
+// TraceID returns the id of the trace that the event belongs to, recorded or not, in hexadecimal digits.
+func TraceID(e *event.Event) (string, bool) {
+	for i := range e.Headers {
+		if e.Headers[i].Name == "Traceparent" {
+			return traceIDOf(e.Headers[i].Value)
+		}
+	}
+	return traceIDOf(e.Value("traceparent"))
+}
+
+func traceIDOf(traceparent string) (string, bool) {
+	var id [16]byte
+	if len(traceparent) < 55 || !unhex(id[:], traceparent[3:35]) {
+		return "", false
+	}
+	return traceparent[3:35], true
+}
+
 // sampled returns the ids of the trace that the event belongs to, if that is recorded.
 func sampled(e *event.Event) (trace, span [16]byte, ok bool) {
 	for i := range e.Headers {
