@@ -28,8 +28,8 @@ func newFilter(ctx context.Context, conn *stream.Conn, there func(*stream.Names)
 		Logger:    o.Logger,
 		Tracer:    o.tracer,
 
-		LogDeliveries: o.LogDeliveries,
-		Sender:        delivery.NewSender(deliveryOptions(ctx, o)),
+		LogDeliveries: o.LogDeliveries, NoLatencies: o.NoLatencies,
+		Sender: delivery.NewSender(deliveryOptions(ctx, o)),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open the filter: %w", err)

@@ -16,7 +16,7 @@ type ingress struct {
 }
 
 func newIngress(ctx context.Context, conn *stream.Conn, o *Options) (*ingress, error) {
-	h := broker.NewHandler(stream.NewPublisher(conn, 0), broker.Options{Logger: o.Logger, Tracer: o.tracer})
+	h := broker.NewHandler(stream.NewPublisher(conn, 0), broker.Options{Logger: o.Logger, Tracer: o.tracer, NoLatencies: o.NoLatencies})
 	s, err := newHTTPServer(ctx, o.Listen, h)
 	if err != nil {
 		return nil, fmt.Errorf("open the ingress: %w", err)

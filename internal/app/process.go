@@ -66,6 +66,8 @@ type Options struct {
 	Logger *slog.Logger
 	// LogLevel, if set, is that of Logger. The admin port then has it read and changed at /log-level.
 	LogLevel *slog.LevelVar
+	// NoLatencies leaves the latency histograms out of the metrics.
+	NoLatencies bool
 	// LogDeliveries has one in so many successful deliveries logged; 0 for none.
 	LogDeliveries int
 

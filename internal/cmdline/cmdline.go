@@ -42,6 +42,11 @@ func (f *Flags) BindProcess(fs *pflag.FlagSet) {
 	fs.StringToStringVar(&f.Services, "service", nil, "address of a Service that Triggers refer to, as namespace/name=URL; repeatable")
 	fs.BoolVar(&f.Profiles, "profiles", false, "serve profiles of the program under /debug/pprof/ of the admin port")
 	fs.DurationVar(&f.DrainTimeout, "drain-timeout", app.DefaultDrainTimeout, "how long to finish what is under way when told to stop")
+	fs.BoolFunc("latencies", "have latency histograms among the metrics (default true)", func(text string) error {
+		on, err := strconv.ParseBool(text)
+		f.NoLatencies = !on
+		return err
+	})
 	fs.IntVar(&f.LogDeliveries, "log-deliveries", 0, "log one in so many successful deliveries; 0 for none. Attempts that fail are all logged")
 	f.BindCommon(fs)
 }

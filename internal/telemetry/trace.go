@@ -57,7 +57,7 @@ func NewTracer(ctx context.Context, name, version string, log *slog.Logger) (*Tr
 		return nil, fmt.Errorf("describe this program for traces: %w", err)
 	}
 	// The SDK has one handler for the program. Without it, what goes wrong is printed beside the log.
-	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("cannot send traces", slog.Any("error", err)) }))
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.WarnContext(ctx, "cannot send traces", slog.Any("error", err)) }))
 	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(about))
 	return &Tracer{provider: provider, tracer: provider.Tracer(scope, trace.WithInstrumentationVersion(version))}, nil
 }

@@ -260,13 +260,17 @@ func (h *Handler) publish(ctx context.Context, b *Broker, msgs []stream.Message)
 	if len(msgs) > 0 {
 		begin := h.opts.Now()
 		err := h.store.Publish(ctx, b.Names, msgs...)
-		now, counts := h.opts.Now(), h.table.Load().counters(b)
+		counts, refused, reason := h.table.Load().counters(b), (*refusal)(nil), ""
 		if err != nil {
-			refused := refuseStore(ctx, err)
-			counts.publish.Of(0, refused.reason.String()).Observe(now.Sub(begin), now, msgs[0].Event)
+			refused = refuseStore(ctx, err)
+			reason = refused.reason.String()
+		}
+		if now := h.opts.Now(); !h.opts.NoLatencies {
+			counts.publish.Of(0, reason).Observe(now.Sub(begin), now, msgs[0].Event)
+		}
+		if refused != nil {
 			return refused
 		}
-		counts.publish.Of(0, "").Observe(now.Sub(begin), now, msgs[0].Event)
 		counts.events.Add(uint64(len(msgs)))
 	}
 	bytes := 0

@@ -23,6 +23,8 @@ type Options struct {
 	MaxInFlightRequests int64
 	// Recorder, if set, is told of each event that was answered for.
 	Recorder observe.Recorder
+	// NoLatencies spares requests the measuring of how long they take.
+	NoLatencies bool
 	// Tracer, if set, makes spans of those events whose trace is recorded.
 	Tracer observe.Tracer
 	// Logger receives a record when the store refuses events, at most one a second. Default: none.

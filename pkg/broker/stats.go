@@ -70,7 +70,9 @@ func (h *Handler) tell(b *Broker, r *http.Request, begin time.Time, msgs []strea
 	if len(msgs) > 0 {
 		a.Event = msgs[0].Event
 	}
-	counts.responses.Of(status, reason).Observe(a.Took, now, a.Event)
+	if !h.opts.NoLatencies {
+		counts.responses.Of(status, reason).Observe(a.Took, now, a.Event)
+	}
 	if h.opts.Recorder == nil {
 		return
 	}

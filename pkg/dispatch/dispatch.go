@@ -67,6 +67,8 @@ type Options struct {
 	Sender    *delivery.Sender
 	// Recorder, if set, is told what happens to events.
 	Recorder observe.Recorder
+	// NoLatencies spares deliveries the measuring of how long they take.
+	NoLatencies bool
 	// Tracer, if set, makes spans of those events whose trace is recorded.
 	Tracer observe.Tracer
 	// Logger receives what goes wrong; default slog.Default().

@@ -103,7 +103,9 @@ func (r *runner) run(j job) {
 		return
 	}
 	j.to.counts.attempts.Add(1)
-	j.to.counts.process.Observe(now.Sub(j.taken), now, j.event)
+	if !r.opts.NoLatencies {
+		j.to.counts.process.Observe(now.Sub(j.taken), now, j.event)
+	}
 	span, carried := r.beginAttempt(&j, now)
 	result := r.opts.Sender.Send(r.base, &delivery.Request{
 		Headers: carried, URL: j.to.Subscriber, Event: j.event, Timeout: j.to.Policy.Timeout, Format: j.to.Policy.Format,
@@ -127,9 +129,11 @@ func (r *runner) settle(j job, result delivery.Result, begun time.Time) {
 	counts := j.to.counts
 	d := delivery.Decide(j.to.Policy, j.progress.Attempt, result, rand.Float64())
 	ended := begun.Add(result.Duration)
-	counts.responses.Of(result.Status, reasonOf(result)).Observe(result.Duration, ended, j.event)
+	if !r.opts.NoLatencies {
+		counts.responses.Of(result.Status, reasonOf(result)).Observe(result.Duration, ended, j.event)
+	}
 	if d.Action != delivery.Done {
-		r.logAttempt(slog.LevelWarn, "delivery attempt failed", &j, result, d)
+		r.logAttempt(slog.LevelWarn, &j, result, d)
 	}
 	r.tellAttempt(&j, result, d, begun)
 	if d.Action == delivery.Done {
@@ -141,7 +145,7 @@ func (r *runner) settle(j job, result delivery.Result, begun time.Time) {
 			counts.repliesIgnored.Add(1)
 		}
 		counts.delivered.Add(1)
-		if arrived, err := time.Parse(time.RFC3339Nano, j.event.Value(event.ArrivalTime)); err == nil {
+		if arrived, err := time.Parse(time.RFC3339Nano, j.event.Value(event.ArrivalTime)); err == nil && !r.opts.NoLatencies {
 			counts.endToEnd.Observe(ended.Sub(arrived), ended, j.event)
 		}
 		j.settle.done()
@@ -182,7 +186,7 @@ func note(p *stream.Progress, to *url.URL, result delivery.Result) {
 
 // logAttempt writes one wide record of an attempt: who, where to, how it went, what follows. It tells neither data nor header values, nor
 // what a URL has beside its place, which may be a secret.
-func (r *runner) logAttempt(level slog.Level, message string, j *job, result delivery.Result, d delivery.Decision) {
+func (r *runner) logAttempt(level slog.Level, j *job, result delivery.Result, d delivery.Decision) {
 	if !r.log.Enabled(r.base, level) {
 		return
 	}
@@ -215,7 +219,11 @@ func (r *runner) logAttempt(level slog.Level, message string, j *job, result del
 	if result.Err != nil {
 		attrs = append(attrs, slog.Any("error", result.Err))
 	}
-	r.log.LogAttrs(r.base, level, message, attrs...)
+	if d.Action == delivery.Done {
+		r.log.LogAttrs(r.base, level, "delivered", attrs...)
+		return
+	}
+	r.log.LogAttrs(r.base, level, "delivery attempt failed", attrs...)
 }
 
 // place is where a URL leads to, without user information, query and fragment.
@@ -230,7 +238,7 @@ func place(u *url.URL) string {
 func (r *runner) logDelivered(j *job, result delivery.Result, d delivery.Decision) {
 	n := uint64(max(0, r.opts.LogDeliveries))
 	if n != 0 && r.successes.Add(1)%n == 0 {
-		r.logAttempt(slog.LevelInfo, "delivered", j, result, d)
+		r.logAttempt(slog.LevelInfo, j, result, d)
 	}
 }
 
@@ -411,7 +419,7 @@ func (r *runner) runDeadLetter(j job) {
 		r.park(j) // no sink can take it: HTTP itself cannot carry it
 	default:
 		d := delivery.Decision{Action: delivery.RetryIn, Delay: j.to.Policy.Delay(j.progress.Attempt, rand.Float64()), Reason: result.Reason()}
-		r.logAttempt(slog.LevelWarn, "delivery attempt failed", &j, result, d)
+		r.logAttempt(slog.LevelWarn, &j, result, d)
 		r.tellAttempt(&j, result, d, begun)
 		r.postpone(j, d.Delay, observe.Retried)
 	}

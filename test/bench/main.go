@@ -57,6 +57,7 @@ func scenarios() []scenario {
 		{"fanout", "100 Triggers that all match", (*bench).fanOut},
 		{"index", "10,000 Triggers of which one matches, against one Trigger", (*bench).index},
 		{"celdata", "1,000 Triggers with CEL on data of which 1 % match", (*bench).celOnData},
+		{"telemetry", "metrics on against off, and traces of 1 % of the events", (*bench).telemetry},
 		{"idle", "memory of broker-filter with 1,000 Triggers", (*bench).idle},
 		{"dev", "start and memory of millrace dev", (*bench).dev},
 		{"durable", "three NATS servers, with and without sync_interval: always", (*bench).durable},

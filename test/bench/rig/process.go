@@ -47,9 +47,15 @@ type Process struct {
 
 // Start runs a program.
 func Start(role, path string, args ...string) (*Process, error) {
+	return startWith(nil, role, path, args...)
+}
+
+// startWith runs a program with more variables in its environment, as NAME=value.
+func startWith(env []string, role, path string, args ...string) (*Process, error) {
 	//nolint:noctx // Stop ends it
 	p := &Process{Role: role, cmd: exec.Command(path, args...), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
+	p.cmd.Env = append(os.Environ(), env...)
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", role, err)
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,6 +31,8 @@ type Options struct {
 	SyncAlways bool
 	// Bare is the command that runs the bare handler, see [Rig.StartBare].
 	Bare []string
+	// Args and Env, as NAME=value, are given to each ingress and filter.
+	Args, Env []string
 	// Profiles makes the programs serve profiles.
 	Profiles bool
 }
@@ -42,6 +46,8 @@ type Rig struct {
 	Bare  string
 	// Admin are the URLs of the filters' admin ports.
 	Admin []string
+
+	admins []string // of all ingresses and filters
 	// Manifests is the folder of the manifests.
 	Manifests string
 	// NATSURL has the addresses of all NATS servers.
@@ -108,7 +114,7 @@ func (r *Rig) start(ctx context.Context) error {
 		if err != nil {
 			return errors.Join(err, waiting.Wait())
 		}
-		r.Admin = append(r.Admin, admin)
+		r.Admin, r.admins = append(r.Admin, admin), append(r.admins, admin)
 	}
 	return waiting.Wait()
 }
@@ -119,7 +125,8 @@ func (r *Rig) startIngress(ctx context.Context, waiting *errgroup.Group) error {
 		return err
 	}
 	r.Hosts = append(r.Hosts, listen)
-	_, err = r.startServer(ctx, waiting, "ingress", "--listen", listen)
+	admin, err := r.startServer(ctx, waiting, "ingress", "--listen", listen)
+	r.admins = append(r.admins, admin)
 	return err
 }
 
@@ -130,10 +137,11 @@ func (r *Rig) startServer(ctx context.Context, waiting *errgroup.Group, role str
 		return "", err
 	}
 	args = append(args, "-f", r.Manifests, "--nats-url", r.NATSURL, "--admin", address, "--log-level", "warn")
+	args = append(args, r.opts.Args...)
 	if r.opts.Profiles {
 		args = append(args, "--profiles")
 	}
-	p, err := Start(role, filepath.Join(r.opts.Bin, "broker-"+role), args...)
+	p, err := startWith(r.opts.Env, role, filepath.Join(r.opts.Bin, "broker-"+role), args...)
 	if err != nil {
 		return "", err
 	}
@@ -236,4 +244,24 @@ func (r *Rig) RSS() (map[string]int, error) {
 		rss[p.Role] += bytes
 	}
 	return rss, errs
+}
+
+// Scrape reads the metrics of all ingresses and filters.
+func (r *Rig) Scrape(ctx context.Context) error {
+	for _, admin := range r.admins {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, admin+"/metrics", http.NoBody)
+		if err != nil {
+			return err
+		}
+		resp, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return fmt.Errorf("scrape: %w", err)
+		}
+		_, err = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if err != nil {
+			return fmt.Errorf("scrape: %w", err)
+		}
+	}
+	return nil
 }
