@@ -60,6 +60,7 @@ func TestMain(m *testing.M) {
 // TestLedger reads what is in the Broker's stream in the end: every record once and, within its partition, in order,
 // although the processes that read Kafka are killed, one is added and taken away, and Kafka and NATS are killed too.
 func TestLedger(t *testing.T) {
+	t.Parallel()
 	k := StartKafka(t)
 	k.Create(t, "ledger", partitions)
 	manifest := filepath.Join(t.TempDir(), "ledger.yaml")

@@ -47,6 +47,7 @@ stringData:
 // TestSecure logs in by SCRAM through TLS, and says what is wrong with a password and with a certificate until it is
 // corrected in the Secret.
 func TestSecure(t *testing.T) {
+	t.Parallel()
 	k := StartKafka(t)
 	k.Create(t, "secure", 1)
 	ledger := harness.NewLedger(t)
