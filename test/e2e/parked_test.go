@@ -184,7 +184,7 @@ func TestRedriveSurvivesKill(t *testing.T) {
 	req := adminapi.RedriveRequest{Selection: adminapi.Selection{All: true}, Rate: 3000}
 	for range 2 {
 		_, err := client.Redrive(t.Context(), "default/b", req, func(l adminapi.Line[adminapi.RedriveResult]) {
-			if l.State == adminapi.Running {
+			if l.State == adminapi.Running && l.Result != nil && l.Result.Redriven > 0 {
 				filter.Kill()
 			}
 		})
