@@ -1,4 +1,5 @@
-// Package adminapi is the HTTP API by which people look at parked events, redrive and purge them, and its client.
+// Package adminapi is the HTTP API by which people see what becomes of events, look at parked ones, redrive and purge them,
+// and its client.
 //
 // Under /api/v1/brokers it has:
 //
@@ -8,6 +9,12 @@
 //	GET    /{namespace}/{broker}/parked/{seq}   one event with its data
 //	POST   /{namespace}/{broker}/parked/redrive give events back to their Triggers
 //	DELETE /{namespace}/{broker}/parked         remove events
+//
+// Under /api/v1 it has:
+//
+//	GET    /stats                               counts of Brokers and Triggers
+//	GET    /journal/events?id=…                 what became of the events of an id
+//	GET    /journal/tail                        records of the journal as they come, one JSON object a line
 //
 // What takes a while (groups, redrive, purge) answers with a stream of [Line] values, one JSON object a line. Mistakes
 // are answered with a [Problem]. Requests that change something must carry the header Millrace-Admin and be JSON, which
@@ -27,7 +34,9 @@ import (
 	"sync"
 	"time"
 
+	"millrace.dev/pkg/journal"
 	"millrace.dev/pkg/stream"
+	"millrace.dev/pkg/trigger"
 )
 
 // Prefix is the path below which the API is to be served.
@@ -35,6 +44,7 @@ const Prefix = "/api/v1/"
 
 // Reader reads parked events.
 type Reader interface {
+	StreamState(ctx context.Context, name string) (stream.State, error)
 	ParkedState(ctx context.Context, n *stream.Names) (stream.ParkedState, error)
 	ListParked(ctx context.Context, n *stream.Names, q stream.ParkedQuery) (stream.ParkedPage, error)
 	GetParked(ctx context.Context, n *stream.Names, sequence uint64) (*stream.Parked, error)
@@ -80,15 +90,22 @@ func (b *Broker) key() string { return b.Names.Namespace + "/" + b.Names.Name }
 type Trigger struct {
 	// Name is namespace/name.
 	Name string
-	// Ready says whether it is in effect. Events redriven to one that is not wait until it is.
-	Ready bool
+	// Ready says whether it is in effect, Reason why it is not. Events redriven to one that is not wait until it is.
+	Ready  bool
+	Reason string
+	// Filter is nil if it is not in effect.
+	Filter *trigger.Filter
 }
 
-// Options are what a Handler works with. All but Logger and Now are required.
+// Options are what a Handler works with. All but Journal, Counts, Logger and Now are required.
 type Options struct {
 	Reader   Reader
 	Remover  Remover
 	Redriver Redriver
+	// Journal is where records are read; nil if there is none.
+	Journal journal.Store
+	// Counts returns what this process has done for each Trigger in effect; nil if that is not known.
+	Counts func() []TriggerCounts
 	// Catalog returns what exists now. It is called often.
 	Catalog func() Catalog
 	// Logger gets a record of each redrive and purge; default slog.Default().
@@ -125,6 +142,9 @@ func New(o Options) *Handler {
 	h.mux.HandleFunc("GET "+parked+"/{sequence}", h.ofBroker(h.getEvent))
 	h.mux.HandleFunc("POST "+parked+"/redrive", h.ofBroker(h.postRedrive))
 	h.mux.HandleFunc("DELETE "+parked, h.ofBroker(h.deleteEvents))
+	h.mux.HandleFunc("GET "+Prefix+"stats", h.getStats)
+	h.mux.HandleFunc("GET "+Prefix+"journal/events", h.getTrace)
+	h.mux.HandleFunc("GET "+Prefix+"journal/tail", h.tailJournal)
 	h.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, problemf(http.StatusNotFound, "there is no %s %s", r.Method, r.URL.Path))
 	})

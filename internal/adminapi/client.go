@@ -71,6 +71,69 @@ func (c *Client) Purge(ctx context.Context, broker string, req PurgeRequest, eac
 	return operate(ctx, c, operation{method: http.MethodDelete, path: path(broker), body: req}, each)
 }
 
+// Stats returns counts at this moment.
+func (c *Client) Stats(ctx context.Context) (Stats, error) {
+	var s Stats
+	err := c.get(ctx, "stats", nil, &s)
+	return s, err
+}
+
+// Trace returns what became of the events with the given id. broker, as namespace/name, and source choose among several;
+// both may be empty.
+func (c *Client) Trace(ctx context.Context, id, broker, source string) (Trace, error) {
+	query := url.Values{"id": {id}}
+	setUnlessEmpty(query, "broker", broker)
+	setUnlessEmpty(query, "source", source)
+	var t Trace
+	err := c.get(ctx, "journal/events", query, &t)
+	return t, err
+}
+
+// Tail calls each for the records of the journal that come from now on, until ctx ends, whose cause it then returns. It calls
+// begun once it follows.
+func (c *Client) Tail(ctx context.Context, f TailFilter, begun func(), each func(JournalLine) error) error {
+	query := url.Values{}
+	for name, value := range map[string]string{
+		"broker": f.Broker, "type": f.Type, "source": f.Source, "trigger": f.Trigger, "cel": f.CEL,
+	} {
+		setUnlessEmpty(query, name, value)
+	}
+	if f.Failures {
+		query.Set("failures", "true")
+	}
+	body, err := c.do(ctx, operation{method: http.MethodGet, path: "journal/tail", query: query})
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	begun()
+	for dec := json.NewDecoder(body); ; {
+		var line struct {
+			JournalLine
+			Problem *Problem `json:"problem"`
+		}
+		switch err := dec.Decode(&line); {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil:
+			return fmt.Errorf("%w; run it again", errTailEnded)
+		case line.Problem != nil:
+			return line.Problem
+		}
+		if err := each(line.JournalLine); err != nil {
+			return err
+		}
+	}
+}
+
+var errTailEnded = errors.New("the process at the other end stopped or was lost")
+
+func setUnlessEmpty(query url.Values, name, value string) {
+	if value != "" {
+		query.Set(name, value)
+	}
+}
+
 func path(broker string, more ...string) string {
 	namespace, name, _ := strings.Cut(broker, "/")
 	parts := append([]string{"brokers", url.PathEscape(namespace), url.PathEscape(name), "parked"}, more...)
@@ -159,7 +222,7 @@ func refusal(resp *http.Response) error {
 		return &p
 	}
 	return problemf(resp.StatusCode, "the answer was %s", resp.Status).
-		hint("is this the admin URL of a filter or of millrace dev? Others have no parked events")
+		hint("is this the admin URL of a filter or of millrace dev? Others do not serve this")
 }
 
 // operate reads the lines of an operation.

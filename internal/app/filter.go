@@ -10,6 +10,7 @@ import (
 	"millrace.dev/internal/version"
 	"millrace.dev/pkg/delivery"
 	"millrace.dev/pkg/dispatch"
+	"millrace.dev/pkg/observe"
 	"millrace.dev/pkg/stream"
 )
 
@@ -21,11 +22,12 @@ type filter struct {
 	there func(*stream.Names) bool
 }
 
-func newFilter(ctx context.Context, conn *stream.Conn, there func(*stream.Names) bool, o *Options) (*filter, error) {
+func newFilter(ctx context.Context, conn *stream.Conn, r observe.Recorder, there func(*stream.Names) bool, o *Options) (*filter, error) {
 	d, err := dispatch.New(dispatch.Options{
 		Conn:      conn,
 		Publisher: stream.NewPublisher(conn, 0),
 		Logger:    o.Logger,
+		Recorder:  r,
 		Tracer:    o.tracer,
 
 		LogDeliveries: o.LogDeliveries, NoLatencies: o.NoLatencies,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"millrace.dev/pkg/broker"
+	"millrace.dev/pkg/observe"
 	"millrace.dev/pkg/stream"
 )
 
@@ -15,8 +16,8 @@ type ingress struct {
 	server  *httpServer
 }
 
-func newIngress(ctx context.Context, conn *stream.Conn, o *Options) (*ingress, error) {
-	h := broker.NewHandler(stream.NewPublisher(conn, 0), broker.Options{Logger: o.Logger, Tracer: o.tracer, NoLatencies: o.NoLatencies})
+func newIngress(ctx context.Context, conn *stream.Conn, r observe.Recorder, o *Options) (*ingress, error) {
+	h := broker.NewHandler(stream.NewPublisher(conn, 0), broker.Options{Logger: o.Logger, Recorder: r, Tracer: o.tracer, NoLatencies: o.NoLatencies})
 	s, err := newHTTPServer(ctx, o.Listen, h)
 	if err != nil {
 		return nil, fmt.Errorf("open the ingress: %w", err)

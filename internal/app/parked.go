@@ -1,15 +1,16 @@
 package app
 
 import (
-	"log/slog"
 	"sync/atomic"
 
 	"millrace.dev/internal/adminapi"
 	"millrace.dev/internal/objects"
+	"millrace.dev/pkg/dispatch"
 	"millrace.dev/pkg/stream"
+	"millrace.dev/pkg/trigger"
 )
 
-// parked serves the admin API for parked events.
+// parked serves the admin API.
 type parked struct {
 	*adminapi.Handler
 	catalog atomic.Pointer[adminapi.Catalog]
@@ -17,14 +18,32 @@ type parked struct {
 
 // newParked returns the API on a Publisher of its own, so that a redrive of many events does not fill the window of
 // those that are being delivered.
-func newParked(conn *stream.Conn, log *slog.Logger) *parked {
+func newParked(conn *stream.Conn, d *dispatch.Dispatcher, o *Options) *parked {
 	p := &parked{}
 	p.catalog.Store(&adminapi.Catalog{})
-	p.Handler = adminapi.New(adminapi.Options{
-		Reader: conn, Remover: conn, Redriver: stream.NewPublisher(conn, 0), Logger: log,
+	options := adminapi.Options{
+		Reader: conn, Remover: conn, Redriver: stream.NewPublisher(conn, 0), Logger: o.Logger,
+		Counts:  func() []adminapi.TriggerCounts { return countTriggers(d) },
 		Catalog: func() adminapi.Catalog { return *p.catalog.Load() },
-	})
+	}
+	if !o.Journal.Off {
+		options.Journal = conn
+	}
+	p.Handler = adminapi.New(options)
 	return p
+}
+
+func countTriggers(d *dispatch.Dispatcher) []adminapi.TriggerCounts {
+	stats := d.Stats()
+	counts := make([]adminapi.TriggerCounts, len(stats))
+	for i, s := range stats {
+		counts[i] = adminapi.TriggerCounts{
+			Broker: s.Broker, Trigger: s.Trigger, Matched: s.Matched, Attempts: s.Attempts, Failed: s.Attempts - min(s.Attempts, s.Delivered+uint64(s.Active)),
+			Delivered: s.Delivered, DeadLettered: s.DeadLettered, Parked: s.Parked, Waiting: s.Waiting,
+			Active: s.Active, Queued: s.Queued, Width: s.Width, Down: s.GateClosed,
+		}
+	}
+	return counts
 }
 
 func (p *parked) apply(set *objects.Set, m *model) {
@@ -35,16 +54,21 @@ func (p *parked) apply(set *objects.Set, m *model) {
 // newCatalog returns the Brokers of m and all Triggers of theirs in set, those that are not in effect included.
 func newCatalog(set *objects.Set, m *model) adminapi.Catalog {
 	catalog := make(adminapi.Catalog, len(m.brokers))
-	inEffect := map[string]bool{}
+	inEffect := map[string]*trigger.Filter{}
+	reasons := map[string]string{}
 	for _, b := range m.brokers {
 		catalog[b.key()] = &adminapi.Broker{Names: b.names, Triggers: map[string]adminapi.Trigger{}}
 		for _, t := range b.dispatch.Triggers {
-			inEffect[t.UID] = true
+			inEffect[t.UID] = t.Filter
+		}
+		for _, t := range b.triggers {
+			reasons[t.key] = t.reason
 		}
 	}
 	for _, t := range set.Triggers {
 		if b := catalog[t.Namespace+"/"+t.Spec.Broker]; b != nil {
-			b.Triggers[string(t.UID)] = adminapi.Trigger{Name: t.Namespace + "/" + t.Name, Ready: inEffect[string(t.UID)]}
+			name, filter := t.Namespace+"/"+t.Name, inEffect[string(t.UID)]
+			b.Triggers[string(t.UID)] = adminapi.Trigger{Name: name, Ready: filter != nil, Reason: reasons[name], Filter: filter}
 		}
 	}
 	return catalog

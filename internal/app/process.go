@@ -60,6 +60,8 @@ type Options struct {
 	// [DefaultSweepGrace] unless set. Nothing is deleted while a manifest has a mistake.
 	Sweep      bool
 	SweepGrace time.Duration
+	// Journal says what is kept of what became of events.
+	Journal JournalOptions
 	// DrainTimeout bounds how long a stopping process finishes what is under way; default [DefaultDrainTimeout].
 	DrainTimeout time.Duration
 	// Logger; default slog.Default().
@@ -103,10 +105,11 @@ type process struct {
 	tracer    *telemetry.Tracer // nil if nobody asked for traces
 	admin     *admin
 	adminHTTP *httpServer
-	ingress   *ingress // nil if not served
-	filter    *filter  // nil if not served
-	sources   *sources // nil if not served
-	parked    *parked  // nil if not served; only a filter does
+	ingress   *ingress    // nil if not served
+	filter    *filter     // nil if not served
+	sources   *sources    // nil if not served
+	journal   *journalist // nil if there is none
+	parked    *parked     // nil if not served; only a filter does
 
 	// tell reports the mistakes in the manifests, each time they were read.
 	tell func([]objects.Problem)
@@ -166,16 +169,19 @@ func newProcess(ctx context.Context, o Options, with parts) (_ *process, err err
 		return nil, err
 	}
 	p.provision.conn = p.conn
+	if with.ingress || with.filter {
+		p.journal = newJournalist(p.conn, &o) //nolint:contextcheck,nolintlint // it works until it is stopped
+	}
 	if with.ingress {
-		if p.ingress, err = newIngress(ctx, p.conn, &o); err != nil {
+		if p.ingress, err = newIngress(ctx, p.conn, p.journal.recorder(), &o); err != nil {
 			return nil, err
 		}
 	}
 	if with.filter {
-		if p.filter, err = newFilter(ctx, p.conn, p.provision.ready, &o); err != nil {
+		if p.filter, err = newFilter(ctx, p.conn, p.journal.recorder(), p.provision.ready, &o); err != nil {
 			return nil, err
 		}
-		p.parked = newParked(p.conn, o.Logger)
+		p.parked = newParked(p.conn, p.filter.dispatcher, &o)
 	}
 	if with.sources {
 		p.sources = newSourceRunner(ctx, p.conn, &o)
@@ -223,6 +229,9 @@ func (p *process) remarks() map[string]string {
 	if p.sources != nil {
 		maps.Copy(found, p.sources.faults())
 	}
+	if p.journal != nil {
+		maps.Copy(found, p.journal.faults())
+	}
 	return found
 }
 
@@ -230,6 +239,9 @@ func (p *process) remarks() map[string]string {
 func (p *process) closeQuietly(ctx context.Context) {
 	if p.ingress != nil {
 		_ = p.ingress.server.close(ctx)
+	}
+	if p.journal != nil {
+		p.journal.Stop(ctx)
 	}
 	if p.conn != nil {
 		p.conn.Close()
@@ -245,6 +257,12 @@ func (p *process) run(ctx context.Context, source objects.Source) error {
 	g.Go(p.adminHTTP.run)
 	g.Go(func() error { return p.provision.run(running) })
 	g.Go(func() error { return source.Run(running, p.apply) })
+	if p.journal != nil {
+		g.Go(func() error {
+			p.journal.run(running)
+			return nil
+		})
+	}
 	if p.ingress != nil {
 		g.Go(p.ingress.server.run)
 	}
@@ -312,6 +330,9 @@ func (p *process) shutdown(ctx context.Context) {
 	if p.filter != nil {
 		p.parked.Stop(ctx)
 		p.filter.dispatcher.Stop(ctx)
+	}
+	if p.journal != nil {
+		p.journal.Stop(ctx) // after all that it is told of
 	}
 	p.conn.Close()
 	p.logIf("stop the admin server", p.adminHTTP.close(ctx))

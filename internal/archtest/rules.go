@@ -45,8 +45,13 @@ func layers() []Layer {
 			Why:  "a delivery attempt knows one event and one URL; who is owed it and where it is kept is for pkg/dispatch",
 		},
 		{
+			Path: "pkg/journal",
+			May:  []string{"pkg/event", "pkg/observe"},
+			Why:  "the journal is told what happens, and hands blocks to a store; it knows neither how events are matched nor NATS",
+		},
+		{
 			Path: "pkg/stream",
-			May:  []string{"api", "pkg/event"},
+			May:  []string{"api", "pkg/event", "pkg/journal", "pkg/observe"},
 			Why:  "the store keeps events and knows neither filters nor deliveries",
 		},
 		{

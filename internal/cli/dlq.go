@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,17 +37,19 @@ filter: --` + adminURLFlag + `, or the environment variable ` + cmdline.EnvName(
 type dlqFlags struct {
 	adminURL string
 	output   string
+	formats  []string // that output may be
 }
 
 func (f *dlqFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.adminURL, adminURLFlag, "http://127.0.0.1:8081", "URL of the admin port of millrace dev or of a filter")
 	cmd.Flags().StringVarP(&f.output, "output", "o", "table", "table or json")
+	f.formats = []string{"table", "json"}
 }
 
 // client returns the client of the admin API that the flags, or the environment, name.
 func (f *dlqFlags) client(cmd *cobra.Command) (*adminapi.Client, error) {
-	if f.output != "table" && f.output != "json" {
-		return nil, usageErrorf("--output %q is not known; write table or json", f.output)
+	if !slices.Contains(f.formats, f.output) {
+		return nil, usageErrorf("--output %q is not known; write %s", f.output, strings.Join(f.formats, " or "))
 	}
 	if value, ok := os.LookupEnv(cmdline.EnvName(adminURLFlag)); ok && !cmd.Flags().Changed(adminURLFlag) {
 		f.adminURL = value

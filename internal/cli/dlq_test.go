@@ -42,6 +42,10 @@ func (l *parkingLot) ParkedState(context.Context, *stream.Names) (stream.ParkedS
 	return stream.ParkedState{Messages: uint64(len(l.events)), Last: l.last}, nil
 }
 
+func (l *parkingLot) StreamState(context.Context, string) (stream.State, error) {
+	return stream.State{}, nil
+}
+
 func (l *parkingLot) ListParked(_ context.Context, _ *stream.Names, q stream.ParkedQuery) (stream.ParkedPage, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

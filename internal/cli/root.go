@@ -39,7 +39,8 @@ func NewRoot() *cobra.Command {
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	})
-	root.AddCommand(newDevCommand(), newDLQCommand(), newDisplayCommand(), newSendCommand(), newTriggerCommand())
+	root.AddCommand(newDevCommand(), newDLQCommand(), newDisplayCommand(), newSendCommand(),
+		newTailCommand(), newTopCommand(), newTriggerCommand(), newWhyCommand())
 	return root
 }
 

@@ -24,6 +24,7 @@ import (
 	"millrace.dev/internal/objects"
 	"millrace.dev/internal/version"
 	"millrace.dev/pkg/delivery"
+	"millrace.dev/pkg/stream"
 )
 
 // envPrefix and a flag's name in capitals make the environment variable that sets its default: MILLRACE_NATS_URL for
@@ -48,8 +49,35 @@ func (f *Flags) BindProcess(fs *pflag.FlagSet) {
 		return err
 	})
 	fs.IntVar(&f.LogDeliveries, "log-deliveries", 0, "log one in so many successful deliveries; 0 for none. Attempts that fail are all logged")
+	fs.Var((*negated)(&f.Journal.Off), "journal", "keep a journal of what becomes of events, for millrace why and tail")
+	fs.Lookup("journal").NoOptDefVal = "true"
+	fs.Var(newByteSize(&f.Journal.MaxBytes, stream.DefaultJournalBytes, minJournalBytes, 0), "journal-max-bytes",
+		"bytes that the journal may take in the store; the oldest of it is dropped beyond")
+	fs.DurationVar(&f.Journal.MaxAge, "journal-max-age", stream.DefaultJournalAge, "how long the journal keeps what became of an event")
 	f.BindCommon(fs)
 }
+
+// minJournalBytes holds at least some of the largest blocks.
+const minJournalBytes = 16 << 20
+
+// negated is the flag that turns something on which is off if the value is true.
+type negated bool
+
+// String is the value of the flag.
+func (n *negated) String() string { return strconv.FormatBool(!bool(*n)) }
+
+// Set reads the value of the flag.
+func (n *negated) Set(text string) error {
+	on, err := strconv.ParseBool(text)
+	if err != nil {
+		return fmt.Errorf("%q: want true or false", text)
+	}
+	*n = negated(!on)
+	return nil
+}
+
+// Type is what --help calls the value.
+func (*negated) Type() string { return "bool" }
 
 // BindCommon adds the flags that every process has.
 func (f *Flags) BindCommon(fs *pflag.FlagSet) {

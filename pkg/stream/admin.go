@@ -12,6 +12,8 @@ import (
 // State counts what a stream holds.
 type State struct {
 	Messages, Bytes uint64
+	// Last is the sequence that was used last, which is how many messages the stream has ever had.
+	Last uint64
 	// Oldest is when the oldest message was stored; zero if there is none.
 	Oldest time.Time
 }
@@ -23,7 +25,7 @@ func (c *Conn) StreamState(ctx context.Context, name string) (State, error) {
 		return State{}, fmt.Errorf("look up stream %s: %w", name, err)
 	}
 	st := s.CachedInfo().State
-	return State{Messages: st.Msgs, Bytes: st.Bytes, Oldest: st.FirstTime}, nil
+	return State{Messages: st.Msgs, Bytes: st.Bytes, Last: st.LastSeq, Oldest: st.FirstTime}, nil
 }
 
 // SubjectCounts returns how many messages each subject of a stream below the given prefix has.

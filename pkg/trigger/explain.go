@@ -2,6 +2,7 @@ package trigger
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -213,4 +214,22 @@ func (n *celNode) fromCEL(in *Input, c cel.Explanation) Explanation {
 		e.Hint = celHint(in, c)
 	}
 	return e
+}
+
+// UsesData reports whether the outcome may depend on the event's data, not on its attributes alone.
+func (f *Filter) UsesData() bool { return usesData(f.root) }
+
+func usesData(n node) bool {
+	switch n := n.(type) {
+	case *allNode:
+		return slices.ContainsFunc(n.children, usesData)
+	case *anyNode:
+		return slices.ContainsFunc(n.children, usesData)
+	case *notNode:
+		return usesData(n.child)
+	case *celNode:
+		return n.program.UsesData()
+	default:
+		return false
+	}
 }

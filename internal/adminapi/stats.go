@@ -1,0 +1,107 @@
+package adminapi
+
+import (
+	"cmp"
+	"maps"
+	"net/http"
+	"slices"
+	"time"
+)
+
+// Stats are counts at one moment; two of them make rates.
+type Stats struct {
+	At       time.Time       `json:"at"`
+	Brokers  []BrokerCounts  `json:"brokers"`
+	Triggers []TriggerCounts `json:"triggers"`
+}
+
+// BrokerCounts are those of a Broker, as the store has them: they hold for all processes.
+type BrokerCounts struct {
+	Broker string `json:"broker"`
+	// Stored is how many events were ever accepted, Unsettled how many of them are not settled by all their Triggers, and
+	// Bytes what these take.
+	Stored    uint64 `json:"stored"`
+	Unsettled uint64 `json:"unsettled"`
+	Bytes     uint64 `json:"bytes"`
+	// Oldest is when the oldest unsettled event was stored; absent if there is none.
+	Oldest *time.Time `json:"oldest,omitempty"`
+	// Retrying is how many deliveries wait for another attempt or in a backlog, Parked how many were given up.
+	Retrying uint64 `json:"retrying"`
+	Parked   uint64 `json:"parked"`
+}
+
+// TriggerCounts are those of a Trigger in one process since that began.
+type TriggerCounts struct {
+	Broker  string `json:"broker"`
+	Trigger string `json:"trigger"`
+	// Ready says whether it is in effect, Reason why it is not. The other counts are 0 then.
+	Ready  bool   `json:"ready"`
+	Reason string `json:"reason,omitempty"`
+	// Matched events, Attempts at the subscriber, Failed ones of these, and what became of events.
+	Matched      uint64 `json:"matched"`
+	Attempts     uint64 `json:"attempts"`
+	Failed       uint64 `json:"failed"`
+	Delivered    uint64 `json:"delivered"`
+	DeadLettered uint64 `json:"deadLettered"`
+	Parked       uint64 `json:"parked"`
+	// Waiting deliveries in the backlog, of all processes.
+	Waiting uint64 `json:"waiting"`
+	// Active deliveries under way of at most Width, and Queued ones in memory.
+	Active int `json:"active"`
+	Queued int `json:"queued"`
+	Width  int `json:"width"`
+	// Down says that the subscriber is known not to take events: it is only probed.
+	Down bool `json:"down,omitempty"`
+}
+
+func (h *Handler) getStats(w http.ResponseWriter, r *http.Request) {
+	s := Stats{At: h.opts.Now(), Brokers: []BrokerCounts{}, Triggers: []TriggerCounts{}}
+	catalog := h.opts.Catalog()
+	known := map[string]bool{}
+	if h.opts.Counts != nil {
+		s.Triggers = append(s.Triggers, h.opts.Counts()...)
+	}
+	for i := range s.Triggers {
+		s.Triggers[i].Ready = true
+		known[s.Triggers[i].Trigger] = true
+	}
+	for _, b := range slices.SortedFunc(maps.Values(catalog), func(x, y *Broker) int { return cmp.Compare(x.key(), y.key()) }) {
+		c, err := h.countBroker(r, b)
+		if err != nil {
+			writeProblem(w, problemOf(err))
+			return
+		}
+		s.Brokers = append(s.Brokers, c)
+		for _, t := range b.Triggers {
+			if !known[t.Name] {
+				s.Triggers = append(s.Triggers, TriggerCounts{Broker: b.key(), Trigger: t.Name, Ready: t.Ready, Reason: t.Reason})
+			}
+		}
+	}
+	slices.SortFunc(s.Triggers, func(x, y TriggerCounts) int {
+		return cmp.Or(cmp.Compare(x.Broker, y.Broker), cmp.Compare(x.Trigger, y.Trigger))
+	})
+	writeJSON(w, s)
+}
+
+func (h *Handler) countBroker(r *http.Request, b *Broker) (BrokerCounts, error) {
+	c := BrokerCounts{Broker: b.key()}
+	events, err := h.opts.Reader.StreamState(r.Context(), b.Names.Events)
+	if err != nil {
+		return c, err
+	}
+	retries, err := h.opts.Reader.StreamState(r.Context(), b.Names.Retries)
+	if err != nil {
+		return c, err
+	}
+	parked, err := h.opts.Reader.ParkedState(r.Context(), b.Names)
+	if err != nil {
+		return c, err
+	}
+	c.Stored, c.Unsettled, c.Bytes = events.Last, events.Messages, events.Bytes
+	if events.Messages > 0 {
+		c.Oldest = &events.Oldest
+	}
+	c.Retrying, c.Parked = retries.Messages, parked.Messages
+	return c, nil
+}

@@ -1,0 +1,87 @@
+package journal
+
+import (
+	"time"
+
+	"millrace.dev/pkg/event"
+	"millrace.dev/pkg/observe"
+)
+
+// The Writer is a Recorder of what happens to events.
+var _ observe.Recorder = (*Writer)(nil)
+
+// Arrived records that an event was stored, or why it was refused. A request without a readable event has no id to find it by.
+func (w *Writer) Arrived(a observe.Arrival) {
+	if a.Event == nil || a.Broker == nil {
+		return
+	}
+	r := recordOf(Received, a.Broker, a.Event, a.At)
+	r.Peer, r.Duration = a.From, a.Took
+	if a.Refused != "" {
+		r.Kind, r.Reason = Refused, a.Refused
+	}
+	w.Record(&r)
+}
+
+// Matched records which Triggers an event goes to.
+func (w *Writer) Matched(m observe.Match) {
+	r := recordOf(Matched, m.Broker, m.Event, m.At)
+	r.Sequence, r.Due, r.Attributes = m.Sequence, m.Stored, m.Event.Attributes
+	if len(m.Triggers) > 0 {
+		r.Triggers = make([]string, len(m.Triggers))
+		for i, t := range m.Triggers {
+			r.Triggers[i] = t.Key
+		}
+	}
+	w.Record(&r)
+}
+
+// Attempted records what came of an attempt.
+func (w *Writer) Attempted(a observe.Attempt) {
+	r := recordOf(Attempted, a.Trigger.Broker, a.Event, a.At.Add(a.Took))
+	r.Trigger, r.DeadLetter, r.Attempt, r.Status, r.Reason, r.Duration = a.Trigger.Key, a.DeadLetter, a.Number, a.Status, a.Reason, a.Took
+	if a.Err != nil {
+		r.Cause = a.Err.Error()
+	}
+	switch {
+	case a.Action == "done" && a.DeadLetter:
+		r.Fate = DeadLettered
+	case a.Action == "done":
+		r.Fate = Delivered
+	case a.Action == "give_up":
+		r.Fate = GivenUp
+	}
+	w.Record(&r)
+}
+
+// Settled records where a delivery waits or ended, unless its last attempt says so already.
+func (w *Writer) Settled(s observe.Settlement) {
+	r := recordOf(Settled, s.Trigger.Broker, s.Event, s.At)
+	r.Trigger, r.Attempt, r.Due = s.Trigger.Key, s.Attempts, s.Due
+	switch s.Fate {
+	case observe.Delivered, observe.DeadLettered:
+		return
+	case observe.Retried:
+		r.Fate = Retrying
+	case observe.Overflowed:
+		r.Fate = Waiting
+	case observe.Parked:
+		r.Fate = Parked
+	}
+	w.Record(&r)
+}
+
+func recordOf(kind Kind, b *observe.Broker, e *event.Event, at time.Time) Record {
+	r := Record{Kind: kind, Time: at, Broker: b.Key()}
+	for i := range e.Attributes {
+		switch a := &e.Attributes[i]; a.Name {
+		case event.ID:
+			r.ID = a.Value
+		case event.Source:
+			r.Source = a.Value
+		case event.Type:
+			r.Type = a.Value
+		}
+	}
+	return r
+}

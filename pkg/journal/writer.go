@@ -1,0 +1,243 @@
+package journal
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+const (
+	// DefaultBuffer is how many records wait in memory to be stored.
+	DefaultBuffer = 16 << 10
+	// flushEvery is how long a record waits at most before it is on its way to the store.
+	flushEvery = 500 * time.Millisecond
+	// blockSize is at how many bytes, uncompressed, a block is complete.
+	blockSize = 128 << 10
+	// storeTimeout bounds the wait for the store to confirm blocks. Meanwhile records gather in the buffer.
+	storeTimeout = 5 * time.Second
+	// maxPending bounds the bytes of blocks that are kept while the store takes none.
+	maxPending = 8 << 20
+	// hastenAt is the part of the buffer that has it emptied before its time.
+	hastenAt = 4
+)
+
+// WriterOptions configure a Writer.
+type WriterOptions struct {
+	// Store keeps the blocks.
+	Store Store
+	// Name tells the process apart where it tells of a gap.
+	Name string
+	// Buffer is how many records wait in memory at most; default [DefaultBuffer].
+	Buffer int
+	// Logger receives when a gap begins; default slog.Default().
+	Logger *slog.Logger
+}
+
+// Writer gathers records and stores them. It never makes those who have records wait: what it has no room for is dropped
+// and counted.
+type Writer struct {
+	opts WriterOptions
+	wake chan struct{}
+	stop chan struct{}
+	done chan struct{}
+
+	mu      sync.Mutex
+	records []Record
+	stopped bool
+
+	kept, dropped atomic.Uint64
+
+	// What follows belongs to the goroutine that stores.
+	spare    []Record
+	shards   [Shards]Encoder
+	blocks   []Block
+	told     uint64 // of dropped
+	gapSince time.Time
+	clear    time.Time // until when nothing was missing
+	last     bool      // nothing is tried again
+	number   uint64    // of the last block
+	id       string    // of this Writer
+}
+
+// NewWriter returns a Writer that works until [Writer.Stop].
+func NewWriter(o WriterOptions) *Writer {
+	o.Buffer = cmp.Or(o.Buffer, DefaultBuffer)
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	w := &Writer{
+		opts: o, wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
+		records: make([]Record, 0, o.Buffer), spare: make([]Record, 0, o.Buffer), clear: time.Now(),
+		id: uuid.NewString(),
+	}
+	go w.run()
+	return w
+}
+
+// Record takes a record, or drops it if there is no room. It sets the time unless it is set, and is safe for concurrent use.
+func (w *Writer) Record(r *Record) {
+	w.mu.Lock()
+	if w.stopped || len(w.records) == cap(w.records) {
+		w.mu.Unlock()
+		w.dropped.Add(1)
+		return
+	}
+	w.records = append(w.records, *r)
+	last := &w.records[len(w.records)-1]
+	if last.Time.IsZero() {
+		last.Time = time.Now()
+	}
+	hasten := len(w.records) == cap(w.records)/hastenAt
+	w.mu.Unlock()
+	if hasten {
+		select {
+		case w.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Stats counts records since the Writer began.
+type Stats struct {
+	// Kept are in the store, Dropped are not.
+	Kept, Dropped uint64
+}
+
+// Stats returns the counts so far.
+func (w *Writer) Stats() Stats { return Stats{Kept: w.kept.Load(), Dropped: w.dropped.Load()} }
+
+// Stop stores what was taken, for as long as ctx allows, and drops what comes later.
+func (w *Writer) Stop(ctx context.Context) {
+	w.mu.Lock()
+	first := !w.stopped
+	w.stopped = true
+	w.mu.Unlock()
+	if first {
+		close(w.stop)
+	}
+	select {
+	case <-w.done:
+	case <-ctx.Done():
+	}
+}
+
+func (w *Writer) run() {
+	defer close(w.done)
+	tick := time.NewTicker(flushEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-w.stop:
+			w.gather()
+			w.last = true
+			w.flush()
+			w.flush() // tells of what the store did not take
+			return
+		case <-w.wake:
+			w.gather()
+		case <-tick.C:
+			w.gather()
+			w.flush()
+		}
+	}
+}
+
+// gather moves what was recorded into the blocks of the shards.
+func (w *Writer) gather() {
+	w.mu.Lock()
+	taken := w.records
+	w.records = w.spare[:0]
+	w.mu.Unlock()
+	for i := range taken {
+		shard := Shard(taken[i].ID)
+		e := &w.shards[shard]
+		e.Add(&taken[i])
+		if len(e.buf) >= blockSize {
+			w.complete(shard)
+		}
+	}
+	clear(taken) // they hold events
+	w.spare = taken
+}
+
+func (w *Writer) complete(shard int) {
+	e := &w.shards[shard]
+	if e.count == 0 {
+		return
+	}
+	n := e.count
+	w.put(Subject(shard), e, n)
+}
+
+// put adds a block, with an id that no other block has.
+func (w *Writer) put(subject string, e *Encoder, records int) {
+	w.number++
+	w.blocks = append(w.blocks, Block{Subject: subject, ID: w.id + "/" + strconv.FormatUint(w.number, 36), Data: e.Take(), Records: records})
+}
+
+// flush stores all there is.
+func (w *Writer) flush() {
+	for shard := range w.shards {
+		w.complete(shard)
+	}
+	w.tell()
+	if len(w.blocks) > 0 {
+		w.store()
+	}
+	if w.dropped.Load() == w.told {
+		w.clear, w.gapSince = time.Now(), time.Time{}
+	}
+}
+
+// store writes the blocks. Those that it does not confirm are kept to be written again, as far as there is room.
+func (w *Writer) store() {
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	count := func(blocks []Block) (n int) {
+		for _, b := range blocks {
+			if b.Subject != gapSubject {
+				n += b.Records
+			}
+		}
+		return n
+	}
+	total := count(w.blocks)
+	failed := w.opts.Store.StoreJournal(ctx, w.blocks)
+	w.kept.Add(uint64(total - count(failed)))
+	w.blocks = w.blocks[:0]
+	size := 0
+	for _, b := range failed {
+		if size += len(b.Data); size <= maxPending && !w.last {
+			w.blocks = append(w.blocks, b)
+			continue
+		}
+		if b.Subject == gapSubject {
+			w.told -= uint64(b.Records) // to be told again
+			continue
+		}
+		w.dropped.Add(uint64(b.Records))
+	}
+}
+
+// tell adds a block that says what has been dropped since it was told last.
+func (w *Writer) tell() {
+	dropped := w.dropped.Load()
+	if dropped == w.told {
+		return
+	}
+	if w.gapSince.IsZero() {
+		w.gapSince = w.clear
+		w.opts.Logger.Warn("the journal has a gap: records were dropped, for there was no room or the store did not take them",
+			slog.Uint64("dropped", dropped))
+	}
+	var e Encoder
+	e.Add(&Record{Kind: Gap, Time: time.Now(), Peer: w.opts.Name, Sequence: dropped - w.told, Due: w.gapSince})
+	w.put(gapSubject, &e, int(dropped-w.told))
+	w.told = dropped
+}
