@@ -19,6 +19,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"millrace.dev/pkg/stream"
 	"millrace.dev/test/harness"
 )
 
@@ -471,7 +472,7 @@ func TestPeerDefect09_EventsAreFetchedOnceForAllTriggers(t *testing.T) {
 
 // eventStream tells the stream of accepted events from the Broker's others.
 func eventStream(name string) bool {
-	return !strings.HasSuffix(name, "_retries") && !strings.HasSuffix(name, "_parked")
+	return !strings.HasSuffix(name, "_retries") && !strings.HasSuffix(name, "_parked") && name != stream.JournalStream
 }
 
 func consumersOf(t testing.TB, url string, want func(string) bool) []*jetstream.ConsumerInfo {
@@ -532,7 +533,7 @@ func TestPeerDefect10_AFullStoreRefusesAndForgetsNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		config := st.CachedInfo().Config
-		if config.MaxBytes <= 0 || !strings.HasSuffix(name, "_parked") && config.Discard != jetstream.DiscardNew {
+		if config.MaxBytes <= 0 || !strings.HasSuffix(name, "_parked") && name != stream.JournalStream && config.Discard != jetstream.DiscardNew {
 			t.Errorf("stream %s: at most %d bytes, discards %s", name, config.MaxBytes, config.Discard)
 		}
 		if eventStream(name) { // fill it without sending a gigabyte
