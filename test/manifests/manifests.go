@@ -6,6 +6,7 @@
 //
 //	<!-- part of FILE -->    to be merged into the object with the same metadata.name in that file
 //	<!-- refused: TEXT -->   a mistake made on purpose; what refuses it says TEXT
+//	<!-- for PROGRAM -->     the configuration of another program, which is no manifest
 package manifests
 
 import (
@@ -111,9 +112,27 @@ func Find(root string) ([]*Example, error) {
 
 var (
 	fence   = regexp.MustCompile("^ *```(.*)$")
-	mark    = regexp.MustCompile(`^<!-- (part of|refused:) (.+) -->$`)
+	mark    = regexp.MustCompile(`^<!-- (part of|refused:|for) (.+) -->$`)
 	heredoc = regexp.MustCompile(`^kubectl apply .*-f - <<'EOF'$`)
 )
+
+// marked returns an example whose text is still to come, as the line before its block says; nil for what is no manifest.
+func marked(file string, line int, before string) *Example {
+	e := &Example{File: file, Line: line}
+	m := mark.FindStringSubmatch(before)
+	if m == nil {
+		return e
+	}
+	switch m[1] {
+	case "part of":
+		e.PartOf = filepath.Join(filepath.Dir(file), m[2])
+	case "refused:":
+		e.Refused = m[2]
+	default:
+		return nil
+	}
+	return e
+}
 
 // inMarkdown returns the examples of a Markdown text.
 func inMarkdown(file, text string) ([]*Example, error) {
@@ -128,12 +147,7 @@ func inMarkdown(file, text string) ([]*Example, error) {
 		case m != nil && !inside:
 			inside, language = true, m[1]
 			if language == "yaml" {
-				open = &Example{File: file, Line: i + 2}
-				if kind := mark.FindStringSubmatch(before); kind != nil && kind[1] == "part of" {
-					open.PartOf = filepath.Join(filepath.Dir(file), kind[2])
-				} else if kind != nil {
-					open.Refused = kind[2]
-				}
+				open = marked(file, i+2, before)
 			}
 		case m != nil:
 			if open != nil && language == "sh" {

@@ -77,7 +77,8 @@ func load(t *testing.T, e *Example) *objects.Set {
 // TestInMarkdown holds what counts as an example.
 func TestInMarkdown(t *testing.T) {
 	const text = "# A\n```yaml\na: 1\n```\n<!-- refused: unknown field -->\n```yaml\nb: 2\n```\n" +
-		"<!-- part of x.yaml -->\n```yaml\nc: 3\n```\n```sh\nls\nkubectl apply -f - <<'EOF'\nd: 4\nEOF\nls\n```\n```\ne: 5\n```\n"
+		"<!-- part of x.yaml -->\n```yaml\nc: 3\n```\n```sh\nls\nkubectl apply -f - <<'EOF'\nd: 4\nEOF\nls\n```\n```\ne: 5\n```\n" +
+		"<!-- for Prometheus -->\n```yaml\nf: 6\n```\n"
 	got, err := inMarkdown("docs/a.md", text)
 	if err != nil {
 		t.Fatal(err)
