@@ -170,7 +170,7 @@ func newProcess(ctx context.Context, o Options, with parts) (_ *process, err err
 	}
 	p.provision.conn = p.conn
 	if with.ingress || with.filter {
-		p.journal = newJournalist(p.conn, &o) //nolint:contextcheck,nolintlint // it works until it is stopped
+		p.journal = newJournalist(p.conn, &o) // it works until it is stopped
 	}
 	if with.ingress {
 		if p.ingress, err = newIngress(ctx, p.conn, p.journal.recorder(), &o); err != nil {
@@ -194,7 +194,7 @@ func (p *process) openAdmin(ctx context.Context) error {
 	if p.parked != nil {
 		p.admin.api = p.parked
 	}
-	if err := p.registerMetrics(); err != nil { //nolint:contextcheck,nolintlint // a look at the store outlives the scrape that asked for it
+	if err := p.registerMetrics(); err != nil { // a look at the store outlives the scrape that asked for it
 		return err
 	}
 	var err error

@@ -106,7 +106,7 @@ func (a *acker) send() (confirm jetstream.Msg) {
 
 // confirm sends an ack and waits, elsewhere, until the server confirms it.
 //
-//nolint:contextcheck,nolintlint // the confirmation outlives whatever the ack was part of
+// The confirmation outlives whatever the ack was part of.
 func (a *acker) confirm(msg jetstream.Msg) {
 	if msg == nil {
 		return

@@ -182,7 +182,7 @@ func (s *condition) stop() {
 
 // suspect has the server asked whether the stream can be written to. It does not wait for the answer.
 //
-//nolint:contextcheck,nolintlint // the questions are not part of the publish that raised the first of them
+// The questions are not part of the publish that raised the first of them.
 func (h *health) suspect(s *condition) {
 	if !s.start(time.Now()) {
 		return

@@ -376,7 +376,7 @@ func TryDev(t testing.TB, data string, manifests ...string) error {
 
 // runDev is what `millrace dev` does once its flags are parsed.
 func runDev(ctx context.Context, data string, o app.DevOptions) error {
-	//nolint:contextcheck,nolintlint // Stop ends it
+	// Stop ends it.
 	store, err := devserver.Start(devserver.Options{Dir: data, Bounded: true, Logger: o.Logger})
 	if err != nil {
 		return err

@@ -39,7 +39,7 @@ type member struct {
 	committing sync.Mutex
 }
 
-//nolint:contextcheck,nolintlint // a member lives as long as its source, not as the call that makes it
+// A member lives as long as its source, not as the call that makes it.
 func newMember(s *Source, c *cluster, topics []string, fixed offsets) (*member, error) {
 	m := &member{source: s, cluster: c, fixed: fixed, partitions: map[place]*partition{}}
 	ctx, abort := context.WithCancel(context.Background())
@@ -66,7 +66,7 @@ func (m *member) run(ctx context.Context) {
 		m.poll(ctx)
 	}
 	background.Wait()
-	m.release(m.all()) //nolint:contextcheck // what is under way is finished after ctx has ended
+	m.release(m.all()) // what is under way is finished after ctx has ended
 	// The client waits for a join that is under way, which may take until other members are found dead.
 	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
 	defer cancel()
@@ -163,7 +163,7 @@ func (m *member) adjust(_ context.Context, from map[string]map[int32]kgo.Offset)
 
 // revoked gives partitions up: what is under way is finished, within bounds, and its offsets are committed.
 func (m *member) revoked(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
-	m.release(m.some(gone)) //nolint:contextcheck // the client's context says nothing about deliveries
+	m.release(m.some(gone)) // the client's context says nothing about deliveries
 }
 
 // lost gives partitions up that are others' already.

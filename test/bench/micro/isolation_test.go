@@ -202,7 +202,7 @@ func (r *rig) closedLoop(b *testing.B, duration time.Duration) float64 {
 			for n := 0; ctx.Err() == nil; n++ {
 				select {
 				case r.window <- struct{}{}:
-					r.send(b, "closed") //nolint:contextcheck // what is sent is to arrive
+					r.send(b, "closed") // what is sent is to arrive
 				case <-ctx.Done():
 				}
 			}
