@@ -48,7 +48,7 @@ type Writer struct {
 	done chan struct{}
 
 	mu      sync.Mutex
-	records []Record
+	records []Record // grows to Buffer when it is needed
 	stopped bool
 
 	kept, dropped atomic.Uint64
@@ -73,8 +73,7 @@ func NewWriter(o WriterOptions) *Writer {
 	}
 	w := &Writer{
 		opts: o, wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
-		records: make([]Record, 0, o.Buffer), spare: make([]Record, 0, o.Buffer), clear: time.Now(),
-		id: uuid.NewString(),
+		clear: time.Now(), id: uuid.NewString(),
 	}
 	go w.run()
 	return w
@@ -83,7 +82,7 @@ func NewWriter(o WriterOptions) *Writer {
 // Record takes a record, or drops it if there is no room. It sets the time unless it is set, and is safe for concurrent use.
 func (w *Writer) Record(r *Record) {
 	w.mu.Lock()
-	if w.stopped || len(w.records) == cap(w.records) {
+	if w.stopped || len(w.records) == w.opts.Buffer {
 		w.mu.Unlock()
 		w.dropped.Add(1)
 		return
@@ -93,7 +92,7 @@ func (w *Writer) Record(r *Record) {
 	if last.Time.IsZero() {
 		last.Time = time.Now()
 	}
-	hasten := len(w.records) == cap(w.records)/hastenAt
+	hasten := len(w.records) == w.opts.Buffer/hastenAt
 	w.mu.Unlock()
 	if hasten {
 		select {
