@@ -23,6 +23,7 @@ const (
 	labelMethod  = attribute.Key("http.request.method")
 	labelStatus  = attribute.Key("http.response.status_code")
 	labelError   = attribute.Key("error.type")
+	labelKind    = attribute.Key("kind")
 	labelSource  = attribute.Key("source")
 	labelReason  = attribute.Key("reason")
 	labelOutcome = attribute.Key("outcome")
@@ -301,22 +302,27 @@ func registerWaiting(m *telemetry.Metrics, w *waiting) error {
 	)
 }
 
+// labels are those of a source, with more after them.
+func (s sourceState) labels(more ...attribute.KeyValue) []attribute.KeyValue {
+	return append([]attribute.KeyValue{labelKind.String(s.kind), labelSource.String(s.key)}, more...)
+}
+
 func registerSources(m *telemetry.Metrics, s *sources) error {
 	each := func(value func(sourceState) float64) telemetry.Observe {
 		return func(r report) {
 			for _, state := range s.states() {
-				r(value(state), labelSource.String(state.key))
+				r(value(state), state.labels()...)
 			}
 		}
 	}
-	of := labels{labelSource}
+	of := labels{labelKind, labelSource}
 	return errors.Join(
 		m.Gauge(telemetry.Description{
-			Name: "millrace.source.ready", Labels: labels{labelSource, labelReason},
+			Name: "millrace.source.ready", Labels: labels{labelKind, labelSource, labelReason},
 			Text: "1 for the reason given, which is Ready if the source receives events.",
 		}, func(r report) {
 			for _, state := range s.states() {
-				r(1, labelSource.String(state.key), labelReason.String(cmp.Or(state.Reason, "Ready")))
+				r(1, state.labels(labelReason.String(cmp.Or(state.Reason, "Ready")))...)
 			}
 		}),
 		m.Gauge(telemetry.Description{Name: "millrace.source.assigned", Unit: "{partition}", Text: "Partitions that this process has.", Labels: of},
@@ -335,13 +341,13 @@ func registerSources(m *telemetry.Metrics, s *sources) error {
 		m.Counter(telemetry.Description{Name: "millrace.source.failures", Unit: "{request}", Text: "Attempts to deliver that failed.", Labels: of},
 			each(func(s sourceState) float64 { return float64(s.Outlet.Failed) })),
 		m.Counter(telemetry.Description{
-			Name: "millrace.source.events", Unit: "{message}", Labels: labels{labelSource, labelOutcome}, Text: "Messages by what became of them.",
+			Name: "millrace.source.events", Unit: "{message}", Labels: labels{labelKind, labelSource, labelOutcome}, Text: "Messages by what became of them.",
 		}, func(r report) {
 			for _, state := range s.states() {
 				for outcome, n := range map[string]uint64{
 					"sent": state.Outlet.Sent, "dead_lettered": state.Outlet.DeadLettered, "dropped": state.Outlet.Dropped,
 				} {
-					r(float64(n), labelSource.String(state.key), labelOutcome.String(outcome))
+					r(float64(n), state.labels(labelOutcome.String(outcome))...)
 				}
 			}
 		}),

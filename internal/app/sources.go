@@ -12,7 +12,6 @@ import (
 
 	"millrace.dev/pkg/delivery"
 	"millrace.dev/pkg/source"
-	"millrace.dev/pkg/source/kafka"
 	"millrace.dev/pkg/stream"
 )
 
@@ -99,12 +98,7 @@ func (s *sources) newSource(m *sourceModel) source.Source {
 	if m.dead != nil {
 		outlet.DeadLetter = s.newSink(m, m.dead)
 	}
-	options := m.kafka
-	options.Dialer, options.Logger, options.Outlet = s.dialer, s.log, source.NewOutlet(outlet)
-	if s.instance != "" {
-		options.Instance = s.instance + "-" + m.uid // two sources may share a group
-	}
-	return kafka.New(options)
+	return m.open(sourceRun{dialer: s.dialer, outlet: source.NewOutlet(outlet), log: s.log, instance: s.instance})
 }
 
 func (s *sources) newSink(m *sourceModel, to *sinkModel) source.Sink {
@@ -112,13 +106,13 @@ func (s *sources) newSink(m *sourceModel, to *sinkModel) source.Sink {
 		return source.NewBrokerSink(s.store, to.broker, m.uid, to.limits)
 	}
 	return source.NewHTTPSink(s.sender, source.HTTPOptions{
-		URL: to.url, Host: to.host, Namespace: m.kafka.Namespace, Timeout: m.policy.Timeout, Format: m.policy.Format,
+		URL: to.url, Host: to.host, Namespace: m.namespace, Timeout: m.policy.Timeout, Format: m.policy.Format,
 	})
 }
 
 // sourceState is how a source is.
 type sourceState struct {
-	key, target string
+	kind, key, target string
 	source.Status
 }
 
@@ -132,13 +126,15 @@ func (s *sources) states() []sourceState {
 	s.mu.Unlock()
 	states := make([]sourceState, 0, len(running))
 	for _, r := range running {
-		state := sourceState{key: r.model.key, Status: source.Status{Reason: r.model.reason, Message: r.model.message}}
+		state := sourceState{kind: r.model.kind, key: r.model.key, Status: source.Status{Reason: r.model.reason, Message: r.model.message}}
 		if r.source != nil {
 			state.Status, state.target = r.source.Status(), r.model.sink.String()
 		}
 		states = append(states, state)
 	}
-	slices.SortFunc(states, func(x, y sourceState) int { return cmp.Compare(x.key, y.key) })
+	slices.SortFunc(states, func(x, y sourceState) int {
+		return cmp.Or(cmp.Compare(x.key, y.key), cmp.Compare(x.kind, y.kind))
+	})
 	return states
 }
 
@@ -158,9 +154,9 @@ func (s *sources) faults() map[string]string {
 	for _, state := range s.states() {
 		switch {
 		case !state.Ready:
-			found["source "+state.key] = state.Reason + ": " + state.Message
+			found[state.kind+" "+state.key] = state.Reason + ": " + state.Message
 		case state.Outlet.Waiting > 0:
-			found["source "+state.key] = "waiting to try again: " + state.Outlet.LastError
+			found[state.kind+" "+state.key] = "waiting to try again: " + state.Outlet.LastError
 		}
 	}
 	return found
@@ -168,14 +164,15 @@ func (s *sources) faults() map[string]string {
 
 // watch calls tell for each source whose state has changed, until ctx ends.
 func (s *sources) watch(ctx context.Context, tell func(sourceState)) {
-	known := map[string][3]string{}
+	known := map[[2]string][3]string{}
 	tick := time.NewTicker(watchSourcesEvery)
 	defer tick.Stop()
 	for {
 		for _, state := range s.states() {
 			now := [3]string{state.Reason, state.Message, state.target}
-			if last, ok := known[state.key]; !ok || last != now {
-				known[state.key] = now
+			name := [2]string{state.kind, state.key}
+			if last, ok := known[name]; !ok || last != now {
+				known[name] = now
 				tell(state)
 			}
 		}
@@ -190,10 +187,10 @@ func (s *sources) watch(ctx context.Context, tell func(sourceState)) {
 // logState logs the state of a source.
 func (s *sources) logState(state sourceState) {
 	if state.Ready {
-		s.log.Info("source is ready", slog.String("source", state.key), slog.String("sink", state.target))
+		s.log.Info("source is ready", slog.String("kind", state.kind), slog.String("source", state.key), slog.String("sink", state.target))
 		return
 	}
-	s.log.Warn("source is not ready", slog.String("source", state.key),
+	s.log.Warn("source is not ready", slog.String("kind", state.kind), slog.String("source", state.key),
 		slog.String("reason", state.Reason), slog.String("message", state.Message))
 }
 

@@ -65,6 +65,8 @@ func TestRules(t *testing.T) {
 		{"pkg/dispatch", "internal/telemetry", "meet only in the store"},
 		{"pkg/source/kafka", "pkg/stream", ""},
 		{"pkg/source/kafka", "pkg/dispatch", "like any other producer"},
+		{"pkg/source/kafka", "github.com/apache/rocketmq-clients/golang/v5/protocol/v2", "alone speaks to RocketMQ"},
+		{"pkg/source/rocketmq", "github.com/apache/rocketmq-clients/golang/v5/protocol/v2", ""},
 		{"internal/controller", "pkg/trigger", ""},
 		{"internal/controller", "pkg/dispatch", "runs no part of it"},
 		{"internal/controller", "sigs.k8s.io/controller-runtime/pkg/client", ""},

@@ -152,6 +152,11 @@ func confined() []Confined {
 			Why:     "pkg/source/kafka alone speaks to Kafka; what it offers to others are events. Examples write what it reads",
 		},
 		{
+			Library: "github.com/apache/rocketmq-clients",
+			To:      []string{"pkg/source/rocketmq"},
+			Why:     "pkg/source/rocketmq alone speaks to RocketMQ, and uses of the library only the protocol's stubs",
+		},
+		{
 			Library: "sigs.k8s.io/controller-runtime",
 			To:      []string{"internal/objects/kube", "internal/controller", "cmd/broker-controller"},
 			Why:     "the data plane takes objects as values from one package and runs without a cluster, and so does millrace on a laptop",

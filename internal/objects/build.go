@@ -48,7 +48,7 @@ func (b *builder) build(manifests []*manifest) (*Set, *previous) {
 	next := &previous{objects: map[Key]metav1.Object{}, generations: maps.Clone(b.previous.generations)}
 	set.Brokers = b.brokers(set, next)
 	set.Triggers = b.triggers(set, next, failedKeys(manifests))
-	set.KafkaSources = b.kafkaSources(set, next)
+	set.Sources = b.sources(set, next)
 	slices.SortStableFunc(set.Problems, func(x, y Problem) int {
 		return cmp.Or(cmp.Compare(x.File, y.File), cmp.Compare(x.Line, y.Line), cmp.Compare(x.Column, y.Column))
 	})
@@ -139,19 +139,21 @@ func (b *builder) triggers(set *Set, next *previous, failed map[Key]bool) []*eve
 	return triggers
 }
 
-// kafkaSources returns the KafkaSources with their status.
-func (b *builder) kafkaSources(set *Set, next *previous) []*sourcesv1.KafkaSource {
-	var sources []*sourcesv1.KafkaSource
-	for _, o := range set.sorted(sourcesv1.KindKafkaSource) {
-		source := o.kafka.DeepCopy()
-		old, ok := b.previous.objects[o.key].(*sourcesv1.KafkaSource)
-		if ok {
-			source.Status.Conditions = slices.Clone(old.Status.Conditions)
+// sources returns the sources of all kinds with their status.
+func (b *builder) sources(set *Set, next *previous) []sourcesv1.Source {
+	var sources []sourcesv1.Source
+	for _, kind := range sourceKinds() {
+		for _, o := range set.sorted(kind.name) {
+			source, _ := o.source.DeepCopyObject().(sourcesv1.Source)
+			old, ok := b.previous.objects[o.key].(sourcesv1.Source)
+			if ok {
+				source.Observed().Conditions = slices.Clone(old.Observed().Conditions)
+			}
+			b.identify(o.key, source, ok && sameContent(source, old, source.Specification(), old.Specification()), next)
+			b.resolver.source(source, set, b.now)
+			next.objects[o.key] = source
+			sources = append(sources, source)
 		}
-		b.identify(o.key, &source.ObjectMeta, ok && sameContent(&source.ObjectMeta, &old.ObjectMeta, source.Spec, old.Spec), next)
-		b.resolver.kafkaSource(source, set, b.now)
-		next.objects[o.key] = source
-		sources = append(sources, source)
 	}
 	return sources
 }
@@ -172,21 +174,21 @@ func (b *builder) brokerState(set *Set, next *previous, failed map[Key]bool, nam
 }
 
 // sameContent reports whether what the author of an object decides is the same in two versions of it.
-func sameContent[T any](x, y *metav1.ObjectMeta, xSpec, ySpec T) bool {
-	return maps.Equal(x.Annotations, y.Annotations) && maps.Equal(x.Labels, y.Labels) &&
+func sameContent[T any](x, y metav1.Object, xSpec, ySpec T) bool {
+	return maps.Equal(x.GetAnnotations(), y.GetAnnotations()) && maps.Equal(x.GetLabels(), y.GetLabels()) &&
 		equality.Semantic.DeepEqual(xSpec, ySpec)
 }
 
 // identify gives an object its UID and generation. The UID follows from the name, so that it survives a restart; the
 // generation counts the object's contents, and goes on counting when the object is removed and comes back.
-func (b *builder) identify(key Key, meta *metav1.ObjectMeta, unchanged bool, next *previous) {
+func (b *builder) identify(key Key, meta metav1.Object, unchanged bool, next *previous) {
 	generation := b.previous.generations[key]
 	if !unchanged {
 		generation++
 	}
 	next.generations[key] = generation
-	meta.Generation = generation
-	meta.UID = uidOf(key)
+	meta.SetGeneration(generation)
+	meta.SetUID(uidOf(key))
 }
 
 // uidOf derives a UUID of version 5 from a key. No name can hold the slash between its parts.

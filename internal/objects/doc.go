@@ -6,7 +6,7 @@
 // A manifest goes through four steps, each a function without I/O:
 //
 //	parse     text -> YAML nodes with their positions (yaml.go)
-//	decode    nodes -> Broker, Trigger, KafkaSource or Secret, strict: every mistake is found and located (decode.go, hints.go)
+//	decode    nodes -> Broker, Trigger, sources or Secret, strict: every mistake is found and located (decode.go, hints.go)
 //	validate  packages api/..., their errors located in the text (manifest.go)
 //	resolve   the files together: duplicates, classes, subscribers, status (build.go, resolve.go)
 //

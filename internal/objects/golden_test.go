@@ -98,9 +98,9 @@ func render(set *Set) string {
 		fmt.Fprintf(&b, "Trigger %s/%s %s\n", trigger.Namespace, trigger.Name, readiness(trigger.Status.Conditions))
 		renderFields(&b, trigger.Spec, trigger.Status.DeadLetterSinkURI, trigger.Status.SubscriberURI)
 	}
-	for _, source := range set.KafkaSources {
-		fmt.Fprintf(&b, "KafkaSource %s/%s %s\n", source.Namespace, source.Name, readiness(source.Status.Conditions))
-		renderFields(&b, source.Spec, source.Status.DeadLetterSinkURI, source.Status.SinkURI)
+	for _, source := range set.Sources {
+		fmt.Fprintf(&b, "%s %s/%s %s\n", source.SourceKind(), source.GetNamespace(), source.GetName(), readiness(source.Observed().Conditions))
+		renderFields(&b, source.Specification(), source.Observed().DeadLetterSinkURI, source.Observed().SinkURI)
 	}
 	if len(set.Skipped) > 0 {
 		fmt.Fprintln(&b, "skipped:", summary(set.Skipped))

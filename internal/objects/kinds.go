@@ -9,6 +9,7 @@ import (
 
 	eventingv1 "millrace.dev/api/eventing/v1"
 	sourcesv1 "millrace.dev/api/sources/v1"
+	sourcesv1alpha1 "millrace.dev/api/sources/v1alpha1"
 )
 
 // kindSecret is the kind of Kubernetes' own objects that sources refer to.
@@ -50,21 +51,53 @@ func (k objectKind) named() bool {
 
 func (k objectKind) isSource() bool { return k.group == sourcesv1.Group }
 
+// sourceKind is a kind of source, and the versions in which its objects may be written, the preferred one first.
+type sourceKind struct {
+	name     string
+	versions []string
+}
+
+func sourceKinds() []sourceKind {
+	return []sourceKind{
+		{sourcesv1.KindKafkaSource, sourcesv1.Versions()},
+		{sourcesv1alpha1.KindRocketMQSource, []string{sourcesv1alpha1.Version}},
+	}
+}
+
+// sourceVersions returns the versions of a kind of source; nil if it is none of those that are served.
+func (k objectKind) sourceVersions() []string {
+	for _, kind := range sourceKinds() {
+		if kind.name == k.name {
+			return kind.versions
+		}
+	}
+	return nil
+}
+
 func (k objectKind) served() bool {
 	return k.ours() && k.version == eventingv1.Version && k.named() ||
-		k.isSource() && slices.Contains(sourcesv1.Versions(), k.version) && k.name == sourcesv1.KindKafkaSource ||
+		k.isSource() && slices.Contains(k.sourceVersions(), k.version) ||
 		k.group == "" && k.version == "v1" && k.name == kindSecret
 }
 
+// item is the kind of what a list holds: of FooList it is Foo.
+func (k objectKind) item() objectKind {
+	name, ok := strings.CutSuffix(k.name, "List")
+	if !ok {
+		return objectKind{}
+	}
+	return objectKind{group: k.group, version: k.version, name: name}
+}
+
 func (k objectKind) isList() bool {
-	return k.group == "" && k.name == "List" || k.isSource() && k.name == sourcesv1.KindKafkaSource+"List" ||
+	return k.group == "" && k.name == "List" || k.isSource() && k.item().sourceVersions() != nil ||
 		k.ours() && (k.name == eventingv1.KindBroker+"List" || k.name == eventingv1.KindTrigger+"List")
 }
 
 // mistake says what is wrong with the apiVersion or kind of an object that was meant for us, and in which of the two. An
 // empty detail means that the object is none of our business.
 func (k objectKind) mistake(node *yaml.Node) (wrong, detail, hint string) {
-	if k.isSource() || k.name == sourcesv1.KindKafkaSource {
+	if k.isSource() || k.sourceVersions() != nil {
 		return k.sourceMistake()
 	}
 	switch {
@@ -84,16 +117,21 @@ func (k objectKind) mistake(node *yaml.Node) (wrong, detail, hint string) {
 
 // sourceMistake is mistake for sources. Of their group there are kinds by others, which are none of our business.
 func (k objectKind) sourceMistake() (wrong, detail, hint string) {
-	near := nearest(k.name, []string{sourcesv1.KindKafkaSource})
+	var names []string
+	for _, kind := range sourceKinds() {
+		names = append(names, kind.name)
+	}
+	near := nearest(k.name, names)
+	versions := k.sourceVersions()
 	switch {
 	case k.isSource() && k.name == "":
-		return "kind", "is missing", "write kind: " + sourcesv1.KindKafkaSource
-	case k.isSource() && k.name == sourcesv1.KindKafkaSource:
-		return "apiVersion", "version " + k.version + " is not served", "write " + sourcesv1.APIVersion
+		return "kind", "is missing", "write kind: " + strings.Join(names, " or ")
+	case k.isSource() && versions != nil:
+		return "apiVersion", "version " + k.version + " is not served", "write " + sourcesv1.Group + "/" + versions[0]
 	case k.isSource() && near != "":
 		return "kind", fmt.Sprintf("there is no kind %s in %s", k.name, k.group), "did you mean " + near + "?"
 	case !k.isSource() && (k.group == "" || strings.HasSuffix(k.group, "knative.dev") || editDistance(k.group, sourcesv1.Group) <= maxSlips):
-		return "apiVersion", k.groupFault(), "write apiVersion: " + sourcesv1.APIVersion
+		return "apiVersion", k.groupFault(), "write apiVersion: " + sourcesv1.Group + "/" + versions[0]
 	}
 	return "", "", ""
 }

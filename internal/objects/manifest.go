@@ -11,6 +11,7 @@ import (
 
 	eventingv1 "millrace.dev/api/eventing/v1"
 	sourcesv1 "millrace.dev/api/sources/v1"
+	sourcesv1alpha1 "millrace.dev/api/sources/v1alpha1"
 )
 
 // maxProblems bounds the problems reported of one object. Whoever has more is better served by the first.
@@ -27,12 +28,12 @@ type manifest struct {
 	broken bool
 }
 
-// object is a sound object and where it was written. One of broker, trigger, kafka and secret is set.
+// object is a sound object and where it was written. One of broker, trigger, source and secret is set.
 type object struct {
 	key     Key
 	broker  *eventingv1.Broker
 	trigger *eventingv1.Trigger
-	kafka   *sourcesv1.KafkaSource
+	source  sourcesv1.Source
 	secret  secret
 	text    *text
 	node    *yaml.Node
@@ -167,12 +168,21 @@ func (o *object) decode(report reporter) {
 		o.trigger.ObjectMeta = cleanMeta(&o.trigger.ObjectMeta)
 		eventingv1.DefaultTrigger(o.trigger)
 	case sourcesv1.KindKafkaSource:
-		o.kafka = decodeObject[sourcesv1.KafkaSource](o.node, report)
-		o.kafka.ObjectMeta = cleanMeta(&o.kafka.ObjectMeta)
-		sourcesv1.DefaultKafkaSource(o.kafka)
+		source := decodeObject[sourcesv1.KafkaSource](o.node, report)
+		source.ObjectMeta = cleanMeta(&source.ObjectMeta)
+		o.setSource(source)
+	case sourcesv1alpha1.KindRocketMQSource:
+		source := decodeObject[sourcesv1alpha1.RocketMQSource](o.node, report)
+		source.ObjectMeta = cleanMeta(&source.ObjectMeta)
+		o.setSource(source)
 	case kindSecret:
 		o.secret = decodeSecret(o.node, report)
 	}
+}
+
+func (o *object) setSource(source sourcesv1.Source) {
+	source.Default()
+	o.source = source
 }
 
 func decodeObject[T any](node *yaml.Node, report reporter) *T {
@@ -187,8 +197,8 @@ func (o *object) validate() field.ErrorList {
 		return eventingv1.ValidateBroker(o.broker)
 	case o.trigger != nil:
 		return eventingv1.ValidateTrigger(o.trigger)
-	case o.kafka != nil:
-		return sourcesv1.ValidateKafkaSource(o.kafka)
+	case o.source != nil:
+		return o.source.Validate()
 	default:
 		return eventingv1.ValidateMeta(o.key.Name, o.key.Namespace)
 	}

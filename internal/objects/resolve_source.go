@@ -9,12 +9,12 @@ import (
 	"millrace.dev/internal/resolve"
 )
 
-// kafkaSource fills in the status of a KafkaSource, as far as it follows from the manifests.
-func (r *resolver) kafkaSource(source *sourcesv1.KafkaSource, set *Set, now metav1.Time) {
-	status := &source.Status
-	status.ObservedGeneration = source.Generation
+// source fills in the status of a source, as far as it follows from the manifests.
+func (r *resolver) source(source sourcesv1.Source, set *Set, now metav1.Time) {
+	status := source.Observed()
+	status.ObservedGeneration = source.GetGeneration()
 	c := resolve.Conditions{Status: &status.Status, Now: now}
-	target, fault := r.sink(&source.Spec.Sink)
+	target, fault := r.sink(&source.Common().Sink)
 	status.SinkURI = target
 	resolved(c, sourcesv1.ConditionSinkProvided, sourcesv1.ReasonSinkUnresolved, fault)
 	resolved(c, sourcesv1.ConditionSecretsProvided, sourcesv1.ReasonSecretMissing, missingSecret(source, set))
@@ -31,13 +31,14 @@ func resolved(c resolve.Conditions, kind, reason string, fault error) {
 	c.True(kind, eventingv1.ReasonReady)
 }
 
-func (r *resolver) sourceDeadLetterSink(source *sourcesv1.KafkaSource, c resolve.Conditions) {
-	if source.Spec.Delivery == nil || source.Spec.Delivery.DeadLetterSink == nil {
+func (r *resolver) sourceDeadLetterSink(source sourcesv1.Source, c resolve.Conditions) {
+	delivery := source.Common().Delivery
+	if delivery == nil || delivery.DeadLetterSink == nil {
 		c.True(eventingv1.ConditionDeadLetterSinkResolved, eventingv1.ReasonDeadLetterSinkNotConfigured)
 		return
 	}
-	target, fault := r.sink(source.Spec.Delivery.DeadLetterSink)
-	source.Status.DeadLetterSinkURI = target
+	target, fault := r.sink(delivery.DeadLetterSink)
+	source.Observed().DeadLetterSinkURI = target
 	resolved(c, eventingv1.ConditionDeadLetterSinkResolved, eventingv1.ReasonDeadLetterSinkUnresolved, fault)
 }
 
@@ -53,12 +54,12 @@ func (r *resolver) sink(dest *eventingv1.Destination) (target *string, fault err
 }
 
 // missingSecret says which Secret, or key of one, the source refers to and is not there; nil if there is none such.
-func missingSecret(source *sourcesv1.KafkaSource, set *Set) error {
+func missingSecret(source sourcesv1.Source, set *Set) error {
 	for _, ref := range source.SecretRefs() {
-		if _, ok := set.Secret(source.Namespace, ref.Name, ref.Key); ok || ref.Optional != nil && *ref.Optional {
+		if _, ok := set.Secret(source.GetNamespace(), ref.Name, ref.Key); ok || ref.Optional != nil && *ref.Optional {
 			continue
 		}
-		return resolve.Faultf("there is no Secret %s/%s with the key %s: add it, or correct the reference", source.Namespace, ref.Name, ref.Key)
+		return resolve.Faultf("there is no Secret %s/%s with the key %s: add it, or correct the reference", source.GetNamespace(), ref.Name, ref.Key)
 	}
 	return nil
 }

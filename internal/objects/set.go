@@ -75,8 +75,9 @@ type Set struct {
 	// served are here too: their Ready condition is False.
 	Brokers  []*eventingv1.Broker
 	Triggers []*eventingv1.Trigger
-	// KafkaSources are likewise. Their Ready condition says whether they can be run, not whether Kafka can be reached.
-	KafkaSources []*sourcesv1.KafkaSource
+	// Sources of all kinds are likewise. Their Ready condition says whether they can be run, not whether what they read can be
+	// reached.
+	Sources []sourcesv1.Source
 	// Problems are the mistakes found, in order of file and line.
 	Problems []Problem
 	// Skipped counts what was passed over on purpose, by description: objects of other kinds ("apps/v1 Deployment"),

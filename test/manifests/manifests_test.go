@@ -28,7 +28,7 @@ func TestDevModeTakesExamples(t *testing.T) {
 	for _, e := range examples {
 		t.Run(e.String(), func(t *testing.T) {
 			set := load(t, e)
-			brokers, triggers, sources = brokers+len(set.Brokers), triggers+len(set.Triggers), sources+len(set.KafkaSources)
+			brokers, triggers, sources = brokers+len(set.Brokers), triggers+len(set.Triggers), sources+len(set.Sources)
 			var wrong []string
 			for _, p := range set.Problems {
 				wrong = append(wrong, p.String())

@@ -23,21 +23,30 @@ func IsBroker(dest *eventingv1.Destination) bool {
 	return dest.Ref != nil && dest.URI == nil && dest.Ref.Kind == eventingv1.KindBroker && dest.Ref.APIVersion == eventingv1.APIVersion
 }
 
-// SecretRefs returns all references to Secrets that are in use.
+// SecretRefs implements [Source].
 func (s *KafkaSource) SecretRefs() []*SecretKeySelector {
 	var refs []*SecretKeySelector
-	add := func(values ...SecretValueFromSource) {
-		for _, value := range values {
-			if value.SecretKeyRef != nil {
-				refs = append(refs, value.SecretKeyRef)
-			}
-		}
-	}
 	if sasl := s.Spec.Net.SASL; sasl.Enable {
-		add(sasl.User, sasl.Password, sasl.Type)
+		refs = Refs(sasl.User, sasl.Password, sasl.Type)
 	}
-	if tls := s.Spec.Net.TLS; tls.Enable {
-		add(tls.Cert, tls.Key, tls.CACert)
+	return append(refs, s.Spec.Net.TLS.Refs()...)
+}
+
+// Refs returns the references that are in use.
+func (t *TLSSpec) Refs() []*SecretKeySelector {
+	if !t.Enable {
+		return nil
+	}
+	return Refs(t.Cert, t.Key, t.CACert)
+}
+
+// Refs returns the references of values that have one.
+func Refs(values ...SecretValueFromSource) []*SecretKeySelector {
+	var refs []*SecretKeySelector
+	for _, value := range values {
+		if value.SecretKeyRef != nil {
+			refs = append(refs, value.SecretKeyRef)
+		}
 	}
 	return refs
 }

@@ -2,22 +2,27 @@ package v1
 
 import eventingv1 "millrace.dev/api/eventing/v1"
 
-// DefaultKafkaSource fills in what a KafkaSource leaves open and a reader should see: the namespace, the initial offset,
-// the ordering and the namespace of each reference. It changes source in place and is idempotent. The consumer group is
-// not among it, for it follows from the UID, which a new object lacks: see [KafkaSource.Group].
-func DefaultKafkaSource(source *KafkaSource) {
-	if source.Namespace == "" {
-		source.Namespace = eventingv1.DefaultNamespace
+// Default implements [Source]: it fills in the namespace, the initial offset, the ordering and the namespace of each
+// reference. The consumer group is not among it, for it follows from the UID, which a new object lacks: see
+// [KafkaSource.Group].
+func (s *KafkaSource) Default() {
+	DefaultSource(s)
+	if s.Spec.InitialOffset == "" {
+		s.Spec.InitialOffset = OffsetLatest
 	}
-	if source.Spec.InitialOffset == "" {
-		source.Spec.InitialOffset = OffsetLatest
-	}
-	if source.Spec.Ordering == nil {
+	if s.Spec.Ordering == nil {
 		ordering := OrderingOrdered
-		source.Spec.Ordering = &ordering
+		s.Spec.Ordering = &ordering
 	}
-	eventingv1.DefaultReference(source.Spec.Sink.Ref, source.Namespace)
-	eventingv1.DefaultDelivery(source.Spec.Delivery, source.Namespace)
+}
+
+// DefaultSource fills in what all sources have: the namespace, and that of each reference.
+func DefaultSource(s Source) {
+	if s.GetNamespace() == "" {
+		s.SetNamespace(eventingv1.DefaultNamespace)
+	}
+	eventingv1.DefaultReference(s.Common().Sink.Ref, s.GetNamespace())
+	eventingv1.DefaultDelivery(s.Common().Delivery, s.GetNamespace())
 }
 
 // Group returns the consumer group: that of the spec, or one made of the UID.
@@ -28,7 +33,22 @@ func (s *KafkaSource) Group() string {
 	return "knative-kafka-source-" + string(s.UID)
 }
 
-// Paused reports whether the source is to stand still.
+// SourceKind implements [Source].
+func (s *KafkaSource) SourceKind() string { return KindKafkaSource }
+
+// Common implements [Source].
+func (s *KafkaSource) Common() *SourceSpec { return &s.Spec.SourceSpec }
+
+// Specification implements [Source].
+func (s *KafkaSource) Specification() any { return &s.Spec }
+
+// Observed implements [Source].
+func (s *KafkaSource) Observed() *SourceStatus { return &s.Status }
+
+// Paused implements [Source].
 func (s *KafkaSource) Paused() bool {
-	return s.Annotations[PausedAnnotation] == "true" || s.Spec.Consumers != nil && *s.Spec.Consumers == 0
+	return HasPause(s) || s.Spec.Consumers != nil && *s.Spec.Consumers == 0
 }
+
+// HasPause reports whether the annotation that stops a source is there.
+func HasPause(s Source) bool { return s.GetAnnotations()[PausedAnnotation] == "true" }

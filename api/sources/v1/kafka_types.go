@@ -2,30 +2,11 @@ package v1
 
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	eventingv1 "millrace.dev/api/eventing/v1"
 )
 
-const (
-	// KeyTypeLabel on a KafkaSource says how the keys of records are read: string, int, float or byte-array. Without it a
-	// key that is text is a string, and any other is written in base64.
-	KeyTypeLabel = "kafkasources.sources.knative.dev/key-type"
-	// PausedAnnotation on a source, when "true", stops it; it goes on where it was when the annotation is removed.
-	PausedAnnotation = "millrace.dev/paused"
-	// UndeliverableAnnotation on a source says what becomes of an event that the sink does not take after all retries, and
-	// that no dead letter sink takes: "block" (the default) keeps trying it and holds up what must not overtake it, "drop"
-	// counts it and goes on.
-	UndeliverableAnnotation = "millrace.dev/undeliverable"
-
-	// HostAnnotation on a source is the Host header of requests to its sink, for a gateway that routes by it.
-	HostAnnotation = "k8s.aliyun.com/domain"
-	// RetryCountAnnotation on a source is the number of attempts after the first; spec.delivery.retry wins over it.
-	RetryCountAnnotation = "k8s.aliyun.com/retry-count"
-	// RetryIntervalAnnotation on a source is the number of seconds between attempts; spec.delivery.backoffDelay wins over it.
-	RetryIntervalAnnotation = "k8s.aliyun.com/retry-interval"
-	// RequestTimeoutAnnotation on a source is the number of seconds an attempt may take; spec.delivery.timeout wins over it.
-	RequestTimeoutAnnotation = "k8s.aliyun.com/req-timeout"
-)
+// KeyTypeLabel on a KafkaSource says how the keys of records are read: string, int, float or byte-array. Without it a
+// key that is text is a string, and any other is written in base64.
+const KeyTypeLabel = "kafkasources.sources.knative.dev/key-type"
 
 // KafkaSource sends the records of Kafka topics to a sink, each as a CloudEvent.
 //
@@ -48,11 +29,8 @@ type KafkaSource struct {
 	Spec KafkaSourceSpec `json:"spec"`
 	// Status is the observed state.
 	// +optional
-	Status KafkaSourceStatus `json:"status,omitempty"`
+	Status SourceStatus `json:"status,omitempty"`
 }
-
-// StringList is a list of strings that may also be written as one string with commas between its elements.
-type StringList []string
 
 // Offset says where a consumer group begins that has no committed offsets.
 // +kubebuilder:validation:Enum=earliest;latest
@@ -108,21 +86,8 @@ type KafkaSourceSpec struct {
 	// Ordering is ordered, unordered or key [ordered].
 	// +optional
 	Ordering *Ordering `json:"ordering,omitempty"`
-	// Delivery says how often and how fast the sink is tried, and where to send what it does not take.
-	// +optional
-	Delivery *eventingv1.DeliverySpec `json:"delivery,omitempty"`
-	// Sink receives the events: a Broker, another object with an address, or a URI.
-	Sink eventingv1.Destination `json:"sink"`
-	// CloudEventOverrides are extensions that each event gets.
-	// +optional
-	CloudEventOverrides *CloudEventOverrides `json:"ceOverrides,omitempty"`
-}
 
-// CloudEventOverrides change the events of a source.
-type CloudEventOverrides struct {
-	// Extensions are attributes set on each event, by name.
-	// +optional
-	Extensions map[string]string `json:"extensions,omitempty"`
+	SourceSpec `json:",inline"`
 }
 
 // KafkaNetSpec says how to connect to Kafka.
@@ -132,7 +97,7 @@ type KafkaNetSpec struct {
 	SASL KafkaSASLSpec `json:"sasl,omitempty"`
 	// TLS says how to encrypt the connection.
 	// +optional
-	TLS KafkaTLSSpec `json:"tls,omitempty"`
+	TLS TLSSpec `json:"tls,omitempty"`
 }
 
 // KafkaSASLSpec says how to authenticate by SASL.
@@ -149,49 +114,6 @@ type KafkaSASLSpec struct {
 	// Type is the mechanism: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER [PLAIN].
 	// +optional
 	Type SecretValueFromSource `json:"type,omitempty"`
-}
-
-// KafkaTLSSpec says how to encrypt the connection. The server's certificate is always verified.
-type KafkaTLSSpec struct {
-	// Enable turns TLS on.
-	// +optional
-	Enable bool `json:"enable,omitempty"`
-	// Cert is the client's certificate, PEM-encoded.
-	// +optional
-	Cert SecretValueFromSource `json:"cert,omitempty"`
-	// Key is the key of the client's certificate, PEM-encoded.
-	// +optional
-	Key SecretValueFromSource `json:"key,omitempty"`
-	// CACert are the certification authorities of the servers, PEM-encoded. The default is those of the system.
-	// +optional
-	CACert SecretValueFromSource `json:"caCert,omitempty"`
-}
-
-// SecretValueFromSource is a value kept in a Secret.
-type SecretValueFromSource struct {
-	// SecretKeyRef is where in the source's namespace the value is.
-	// +optional
-	SecretKeyRef *SecretKeySelector `json:"secretKeyRef,omitempty"`
-}
-
-// SecretKeySelector names a value in a Secret.
-type SecretKeySelector struct {
-	// Name of the Secret.
-	Name string `json:"name"`
-	// Key of the value in the Secret.
-	Key string `json:"key"`
-	// Optional says that the value may be missing.
-	// +optional
-	Optional *bool `json:"optional,omitempty"`
-}
-
-// KafkaSourceStatus is the observed state of a KafkaSource.
-type KafkaSourceStatus struct {
-	eventingv1.Status         `json:",inline"`
-	eventingv1.DeliveryStatus `json:",inline"`
-	// SinkURI is where the events are posted to. It is absent when they are stored in a Broker's stream without HTTP.
-	// +optional
-	SinkURI *string `json:"sinkUri,omitempty"`
 }
 
 // KafkaSourceList is a list of KafkaSources.

@@ -23,56 +23,61 @@ const (
 	maxOverrides = 64
 )
 
-// ValidateKafkaSource returns what is wrong with a KafkaSource, nothing when it is sound. It expects defaults to be filled
-// in (DefaultKafkaSource). Each error's detail says what was expected and what to write.
-func ValidateKafkaSource(source *KafkaSource) field.ErrorList {
+// Validate implements [Source]. Each error's detail says what was expected and what to write.
+func (s *KafkaSource) Validate() field.ErrorList {
 	spec := field.NewPath("spec")
-	errs := eventingv1.ValidateMeta(source.Name, source.Namespace)
-	errs = append(errs, validateMarks(source)...)
-	errs = append(errs, validateServers(source.Spec.BootstrapServers, spec.Child("bootstrapServers"))...)
-	errs = append(errs, validateTopics(source.Spec.Topics, spec.Child("topics"))...)
-	errs = append(errs, validateGroup(source.Spec.ConsumerGroup, spec.Child("consumerGroup"))...)
-	errs = append(errs, oneOf(source.Spec.InitialOffset, spec.Child("initialOffset"), OffsetEarliest, OffsetLatest)...)
-	if source.Spec.Ordering != nil {
-		errs = append(errs, oneOf(*source.Spec.Ordering, spec.Child("ordering"), OrderingOrdered, OrderingUnordered, OrderingKey)...)
+	errs := ValidateSource(s)
+	if value, ok := s.Labels[KeyTypeLabel]; ok {
+		errs = append(errs, OneOf(value, field.NewPath("metadata", "labels").Key(KeyTypeLabel), "string", "int", "float", "byte-array")...)
 	}
-	if n := source.Spec.Consumers; n != nil && *n < 0 {
+	errs = append(errs, validateServers(s.Spec.BootstrapServers, spec.Child("bootstrapServers"))...)
+	errs = append(errs, validateTopics(s.Spec.Topics, spec.Child("topics"))...)
+	errs = append(errs, validateGroup(s.Spec.ConsumerGroup, spec.Child("consumerGroup"))...)
+	errs = append(errs, OneOf(s.Spec.InitialOffset, spec.Child("initialOffset"), OffsetEarliest, OffsetLatest)...)
+	if s.Spec.Ordering != nil {
+		errs = append(errs, OneOf(*s.Spec.Ordering, spec.Child("ordering"), OrderingOrdered, OrderingUnordered, OrderingKey)...)
+	}
+	if n := s.Spec.Consumers; n != nil && *n < 0 {
 		errs = append(errs, field.Invalid(spec.Child("consumers"), *n, "must be 0 or more; 0 stops the source"))
 	}
-	errs = append(errs, validateNet(&source.Spec.Net, spec.Child("net"))...)
-	errs = append(errs, validateOverrides(source.Spec.CloudEventOverrides, spec.Child("ceOverrides", "extensions"))...)
-	errs = append(errs, eventingv1.ValidateDestination(&source.Spec.Sink, spec.Child("sink"))...)
-	return append(errs, eventingv1.ValidateDelivery(source.Spec.Delivery, spec.Child("delivery"))...)
+	return append(errs, validateNet(&s.Spec.Net, spec.Child("net"))...)
 }
 
-func oneOf[T ~string](value T, path *field.Path, allowed ...T) field.ErrorList {
+// ValidateSource returns what is wrong with the part of a source that all sources have.
+func ValidateSource(s Source) field.ErrorList {
+	spec := field.NewPath("spec")
+	errs := eventingv1.ValidateMeta(s.GetName(), s.GetNamespace())
+	errs = append(errs, validateAnnotations(s.GetAnnotations())...)
+	errs = append(errs, validateOverrides(s.Common().CloudEventOverrides, spec.Child("ceOverrides", "extensions"))...)
+	errs = append(errs, eventingv1.ValidateDestination(&s.Common().Sink, spec.Child("sink"))...)
+	return append(errs, eventingv1.ValidateDelivery(s.Common().Delivery, spec.Child("delivery"))...)
+}
+
+// OneOf returns an error if a value is none of those allowed.
+func OneOf[T ~string](value T, path *field.Path, allowed ...T) field.ErrorList {
 	if slices.Contains(allowed, value) {
 		return nil
 	}
 	return field.ErrorList{field.NotSupported(path, value, allowed)}
 }
 
-// validateMarks checks the labels and annotations that mean something.
-func validateMarks(source *KafkaSource) field.ErrorList {
-	meta := field.NewPath("metadata")
-	annotations := meta.Child("annotations")
+// validateAnnotations checks the annotations that mean something.
+func validateAnnotations(annotations map[string]string) field.ErrorList {
+	path := field.NewPath("metadata", "annotations")
 	var errs field.ErrorList
-	if value, ok := source.Labels[KeyTypeLabel]; ok {
-		errs = append(errs, oneOf(value, meta.Child("labels").Key(KeyTypeLabel), "string", "int", "float", "byte-array")...)
+	if value, ok := annotations[PausedAnnotation]; ok {
+		errs = append(errs, OneOf(value, path.Key(PausedAnnotation), "true", "false")...)
 	}
-	if value, ok := source.Annotations[PausedAnnotation]; ok {
-		errs = append(errs, oneOf(value, annotations.Key(PausedAnnotation), "true", "false")...)
+	if value, ok := annotations[UndeliverableAnnotation]; ok {
+		errs = append(errs, OneOf(value, path.Key(UndeliverableAnnotation), "block", "drop")...)
 	}
-	if value, ok := source.Annotations[UndeliverableAnnotation]; ok {
-		errs = append(errs, oneOf(value, annotations.Key(UndeliverableAnnotation), "block", "drop")...)
-	}
-	if value, ok := source.Annotations[HostAnnotation]; ok && !isHost(value) {
-		errs = append(errs, field.Invalid(annotations.Key(HostAnnotation), value, "must be a host, with a port if need be, such as events.example.com"))
+	if value, ok := annotations[HostAnnotation]; ok && !isHost(value) {
+		errs = append(errs, field.Invalid(path.Key(HostAnnotation), value, "must be a host, with a port if need be, such as events.example.com"))
 	}
 	whole := func(name string, least, most int) {
-		value, ok := source.Annotations[name]
+		value, ok := annotations[name]
 		if n, err := strconv.Atoi(value); ok && (err != nil || n < least || n > most) {
-			errs = append(errs, field.Invalid(annotations.Key(name), value, fmt.Sprintf("must be a whole number from %d to %d, in quotes", least, most)))
+			errs = append(errs, field.Invalid(path.Key(name), value, fmt.Sprintf("must be a whole number from %d to %d, in quotes", least, most)))
 		}
 	}
 	whole(RetryCountAnnotation, 0, maxRetries)
@@ -91,23 +96,25 @@ func validateServers(servers []string, path *field.Path) field.ErrorList {
 	}
 	var errs field.ErrorList
 	for i, server := range servers {
-		if detail := serverFault(server); detail != "" {
+		if detail := AddressFault(server, "kafka.default.svc", 9092); detail != "" {
 			errs = append(errs, field.Invalid(path.Index(i), server, detail))
 		}
 	}
 	return errs
 }
 
-func serverFault(server string) string {
-	if _, address, ok := strings.Cut(server, "://"); ok {
-		return "must be host:port without a scheme; write " + address
+// AddressFault says what is wrong with an address of the form host:port, nothing if it is sound. The example and the usual
+// port are for what it says.
+func AddressFault(address, example string, usual uint16) string {
+	if _, bare, ok := strings.Cut(address, "://"); ok {
+		return "must be host:port without a scheme; write " + bare
 	}
-	host, port, err := net.SplitHostPort(server)
-	if err != nil && !strings.Contains(server, ":") && server != "" {
-		return "lacks a port; write " + server + ":9092"
+	host, port, err := net.SplitHostPort(address)
+	if err != nil && !strings.Contains(address, ":") && address != "" {
+		return fmt.Sprintf("lacks a port; write %s:%d", address, usual)
 	}
 	if n, convErr := strconv.ParseUint(port, 10, 16); err != nil || convErr != nil || n == 0 || host == "" || strings.ContainsAny(host, " /@") {
-		return "must be host:port, such as kafka.default.svc:9092"
+		return fmt.Sprintf("must be host:port, such as %s:%d", example, usual)
 	}
 	return ""
 }
@@ -141,15 +148,21 @@ func validateGroup(group string, path *field.Path) field.ErrorList {
 func validateNet(n *KafkaNetSpec, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	sasl, tls := path.Child("sasl"), path.Child("tls")
-	errs = append(errs, validateSecret(n.SASL.User, sasl.Child("user"), false)...)
-	errs = append(errs, validateSecret(n.SASL.Password, sasl.Child("password"), n.SASL.Enable)...)
-	errs = append(errs, validateSecret(n.SASL.Type, sasl.Child("type"), false)...)
-	errs = append(errs, validateSecret(n.TLS.Cert, tls.Child("cert"), n.TLS.Key.SecretKeyRef != nil)...)
-	errs = append(errs, validateSecret(n.TLS.Key, tls.Child("key"), n.TLS.Cert.SecretKeyRef != nil)...)
-	return append(errs, validateSecret(n.TLS.CACert, tls.Child("caCert"), false)...)
+	errs = append(errs, ValidateSecret(n.SASL.User, sasl.Child("user"), false)...)
+	errs = append(errs, ValidateSecret(n.SASL.Password, sasl.Child("password"), n.SASL.Enable)...)
+	errs = append(errs, ValidateSecret(n.SASL.Type, sasl.Child("type"), false)...)
+	return append(errs, ValidateTLS(&n.TLS, tls)...)
 }
 
-func validateSecret(value SecretValueFromSource, path *field.Path, required bool) field.ErrorList {
+// ValidateTLS returns what is wrong with how a connection is encrypted.
+func ValidateTLS(t *TLSSpec, path *field.Path) field.ErrorList {
+	errs := ValidateSecret(t.Cert, path.Child("cert"), t.Key.SecretKeyRef != nil)
+	errs = append(errs, ValidateSecret(t.Key, path.Child("key"), t.Cert.SecretKeyRef != nil)...)
+	return append(errs, ValidateSecret(t.CACert, path.Child("caCert"), false)...)
+}
+
+// ValidateSecret returns what is wrong with a reference to a Secret, or that it is missing if it is required.
+func ValidateSecret(value SecretValueFromSource, path *field.Path, required bool) field.ErrorList {
 	ref, path := value.SecretKeyRef, path.Child("secretKeyRef")
 	var errs field.ErrorList
 	switch {

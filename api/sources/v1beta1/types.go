@@ -30,7 +30,7 @@ type KafkaSource struct {
 	Spec sourcesv1.KafkaSourceSpec `json:"spec"`
 	// Status is the observed state.
 	// +optional
-	Status sourcesv1.KafkaSourceStatus `json:"status,omitempty"`
+	Status sourcesv1.SourceStatus `json:"status,omitempty"`
 }
 
 // KafkaSourceList is a list of KafkaSources.

@@ -1,4 +1,5 @@
-// Package v1alpha1 declares version v1alpha1 of sources.knative.dev, whose objects have the fields of version v1.
+// Package v1alpha1 declares version v1alpha1 of sources.knative.dev: KafkaSource with the fields of version v1, and
+// RocketMQSource, which is Millrace's own. What sources have in common is in package v1 beside it.
 //
 // +kubebuilder:object:generate=true
 // +groupName=sources.knative.dev
@@ -30,7 +31,7 @@ type KafkaSource struct {
 	Spec sourcesv1.KafkaSourceSpec `json:"spec"`
 	// Status is the observed state.
 	// +optional
-	Status sourcesv1.KafkaSourceStatus `json:"status,omitempty"`
+	Status sourcesv1.SourceStatus `json:"status,omitempty"`
 }
 
 // KafkaSourceList is a list of KafkaSources.
