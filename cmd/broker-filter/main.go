@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"millrace.dev/internal/access"
+	"millrace.dev/internal/adminapi"
 	"millrace.dev/internal/app"
 	"millrace.dev/internal/cmdline"
 	"millrace.dev/internal/objects/kube"
@@ -19,6 +21,14 @@ func main() {
 			f.BindNATS(fs)
 			f.BindSubscribers(fs)
 		},
-		Run: app.RunFilter, Cluster: kube.Open,
+		Run: app.RunFilter, Cluster: kube.Open, Access: openAccess,
 	})))
+}
+
+func openAccess() (adminapi.Access, error) {
+	c, err := kube.Config()
+	if err != nil {
+		return nil, err
+	}
+	return access.New(c)
 }

@@ -20,7 +20,10 @@
 // are answered with a [Problem]. Requests that change something must carry the header Millrace-Admin and be JSON, which
 // no page of another site can make a browser send without being asked first.
 //
-// The API asks nobody who they are. It is for the admin listener only, which is bound to loopback unless told otherwise.
+// What is not about one Broker takes the parameter namespace, and is about all namespaces without it.
+//
+// In a cluster an [Access] decides who is served. Without one the API asks nobody who they are. It is for the admin listener
+// only, which is bound to loopback unless told otherwise.
 package adminapi
 
 import (
@@ -97,11 +100,13 @@ type Trigger struct {
 	Filter *trigger.Filter
 }
 
-// Options are what a Handler works with. All but Journal, Counts, Logger and Now are required.
+// Options are what a Handler works with. All but Guard, Journal, Counts, Logger and Now are required.
 type Options struct {
 	Reader   Reader
 	Remover  Remover
 	Redriver Redriver
+	// Guard says who is served; the zero value has everybody served.
+	Guard Guard
 	// Journal is where records are read; nil if there is none.
 	Journal journal.Store
 	// Counts returns what this process has done for each Trigger in effect; nil if that is not known.
@@ -116,8 +121,11 @@ type Options struct {
 
 // Handler serves the API.
 type Handler struct {
-	opts Options
-	mux  *http.ServeMux
+	opts  Options
+	guard Guard
+	mux   *http.ServeMux
+	// guarded are the patterns of mux that ask who wants to be served.
+	guarded map[string]bool
 
 	stopping context.Context //nolint:containedctx // its end stops the operations under way, whosever they are
 	stop     context.CancelCauseFunc
@@ -133,28 +141,35 @@ func New(o Options) *Handler {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	h := &Handler{opts: o, mux: http.NewServeMux()}
+	h := &Handler{opts: o, guard: o.Guard, mux: http.NewServeMux(), guarded: map[string]bool{everythingElse: true}}
 	h.stopping, h.stop = context.WithCancelCause(context.Background())
 	const parked = Prefix + "brokers/{namespace}/{broker}/parked"
-	h.mux.HandleFunc("GET "+Prefix+"brokers", h.listBrokers)
-	h.mux.HandleFunc("GET "+parked, h.ofBroker(h.listEvents))
-	h.mux.HandleFunc("GET "+parked+"/groups", h.ofBroker(h.listGroups))
-	h.mux.HandleFunc("GET "+parked+"/{sequence}", h.ofBroker(h.getEvent))
-	h.mux.HandleFunc("POST "+parked+"/redrive", h.ofBroker(h.postRedrive))
-	h.mux.HandleFunc("DELETE "+parked, h.ofBroker(h.deleteEvents))
-	h.mux.HandleFunc("GET "+Prefix+"stats", h.getStats)
-	h.mux.HandleFunc("GET "+Prefix+"journal/events", h.getTrace)
-	h.mux.HandleFunc("GET "+Prefix+"journal/tail", h.tailJournal)
-	h.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+	h.handle("GET "+Prefix+"brokers", listParked, h.listBrokers)
+	h.handle("GET "+parked, listParked, h.ofBroker(h.listEvents))
+	h.handle("GET "+parked+"/groups", listParked, h.ofBroker(h.listGroups))
+	h.handle("GET "+parked+"/{sequence}", readParked, h.ofBroker(h.getEvent))
+	h.handle("POST "+parked+"/redrive", redriveParked, h.ofBroker(h.postRedrive))
+	h.handle("DELETE "+parked, purgeParked, h.ofBroker(h.deleteEvents))
+	h.handle("GET "+Prefix+"stats", readStats, h.getStats)
+	h.handle("GET "+Prefix+"journal/events", readJournal, h.getTrace)
+	h.handle("GET "+Prefix+"journal/tail", watchJournal, h.tailJournal)
+	h.mux.HandleFunc(everythingElse, func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, problemf(http.StatusNotFound, "there is no %s %s", r.Method, r.URL.Path))
 	})
 	return h
 }
 
+// everythingElse is the pattern of what is not there, which everybody may be told.
+const everythingElse = "/"
+
 // ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if p := refuse(r); p != nil {
 		writeProblem(w, p)
+		return
+	}
+	if _, pattern := h.mux.Handler(r); h.guard.Access != nil && !h.guarded[pattern] {
+		writeProblem(w, problemf(http.StatusForbidden, "nobody may %s %s: it is not known which right that needs", r.Method, r.URL.Path))
 		return
 	}
 	h.mux.ServeHTTP(w, r)
@@ -201,11 +216,26 @@ func (h *Handler) ofBroker(serve func(http.ResponseWriter, *http.Request, *Broke
 		catalog := h.opts.Catalog()
 		b := catalog[name]
 		if b == nil {
-			writeProblem(w, problemf(http.StatusNotFound, "there is no Broker %s", name).hint(catalog.hint()))
+			writeProblem(w, problemf(http.StatusNotFound, "there is no Broker %s", name).hint(h.visible(catalog, r).hint()))
 			return
 		}
 		if p := serve(w, r, b); p != nil {
 			writeProblem(w, p)
 		}
 	}
+}
+
+// visible is what of the catalog may be told to who made the request: all, or the namespace that they were let into.
+func (h *Handler) visible(catalog Catalog, r *http.Request) Catalog {
+	if h.guard.Access == nil {
+		return catalog
+	}
+	namespace := r.PathValue("namespace")
+	visible := Catalog{}
+	for name, b := range catalog {
+		if inNamespace(name, namespace) {
+			visible[name] = b
+		}
+	}
+	return visible
 }

@@ -24,6 +24,10 @@ type Client struct {
 	URL string
 	// HTTP sends the requests; nil means http.DefaultClient. It must not limit the time of a whole request.
 	HTTP *http.Client
+	// Token, if set, returns the bearer token to send with a request.
+	Token func(ctx context.Context) (string, error)
+	// Namespace is the one that is asked about where no Broker is named; empty for all.
+	Namespace string
 }
 
 // Brokers returns the Brokers and how many events are parked for each.
@@ -31,7 +35,9 @@ func (c *Client) Brokers(ctx context.Context) ([]BrokerInfo, error) {
 	var answer struct {
 		Brokers []BrokerInfo `json:"brokers"`
 	}
-	err := c.get(ctx, "brokers", nil, &answer)
+	query := url.Values{}
+	setUnlessEmpty(query, "namespace", c.Namespace)
+	err := c.get(ctx, "brokers", query, &answer)
 	return answer.Brokers, err
 }
 
@@ -73,8 +79,10 @@ func (c *Client) Purge(ctx context.Context, broker string, req PurgeRequest, eac
 
 // Stats returns counts at this moment.
 func (c *Client) Stats(ctx context.Context) (Stats, error) {
+	query := url.Values{}
+	setUnlessEmpty(query, "namespace", c.Namespace)
 	var s Stats
-	err := c.get(ctx, "stats", nil, &s)
+	err := c.get(ctx, "stats", query, &s)
 	return s, err
 }
 
@@ -82,6 +90,7 @@ func (c *Client) Stats(ctx context.Context) (Stats, error) {
 // both may be empty.
 func (c *Client) Trace(ctx context.Context, id, broker, source string) (Trace, error) {
 	query := url.Values{"id": {id}}
+	c.narrow(query, broker)
 	setUnlessEmpty(query, "broker", broker)
 	setUnlessEmpty(query, "source", source)
 	var t Trace
@@ -93,8 +102,11 @@ func (c *Client) Trace(ctx context.Context, id, broker, source string) (Trace, e
 // begun once it follows.
 func (c *Client) Tail(ctx context.Context, f TailFilter, begun func(), each func(JournalLine) error) error {
 	query := url.Values{}
+	if f.Namespace == "" {
+		c.narrow(query, f.Broker)
+	}
 	for name, value := range map[string]string{
-		"broker": f.Broker, "type": f.Type, "source": f.Source, "trigger": f.Trigger, "cel": f.CEL,
+		"namespace": f.Namespace, "broker": f.Broker, "type": f.Type, "source": f.Source, "trigger": f.Trigger, "cel": f.CEL,
 	} {
 		setUnlessEmpty(query, name, value)
 	}
@@ -127,6 +139,13 @@ func (c *Client) Tail(ctx context.Context, f TailFilter, begun func(), each func
 }
 
 var errTailEnded = errors.New("the process at the other end stopped or was lost")
+
+// narrow has a request ask about the client's namespace, unless a Broker says which.
+func (c *Client) narrow(query url.Values, broker string) {
+	if broker == "" {
+		setUnlessEmpty(query, "namespace", c.Namespace)
+	}
+}
 
 func setUnlessEmpty(query url.Values, name, value string) {
 	if value != "" {
@@ -198,6 +217,13 @@ func (c *Client) do(ctx context.Context, o operation) (io.ReadCloser, error) {
 	if o.body != nil {
 		req.Header.Set("Content-Type", "application/json")
 		req.Header.Set(Header, "1")
+	}
+	if c.Token != nil {
+		token, err := c.Token(ctx)
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	client := c.HTTP
 	if client == nil {

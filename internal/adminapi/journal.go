@@ -121,7 +121,7 @@ func (h *Handler) getTrace(w http.ResponseWriter, r *http.Request) {
 func (h *Handler) trace(r *http.Request) (*Trace, *Problem) {
 	query := r.URL.Query()
 	for name := range query {
-		if name != "id" && name != "broker" && name != "source" {
+		if name != "id" && name != "broker" && name != "source" && name != "namespace" {
 			return nil, problemf(http.StatusBadRequest, "there is no parameter %q", name)
 		}
 	}
@@ -136,8 +136,9 @@ func (h *Handler) trace(r *http.Request) (*Trace, *Problem) {
 	if err != nil {
 		return nil, journalProblem(err)
 	}
-	t := newTrace(id, found, h.opts.Catalog(), query.Get("broker"), query.Get("source"))
-	return t, nil
+	namespace, _ := namespaceOf(r) // was looked at before
+	found.Records = slices.DeleteFunc(found.Records, func(r journal.Record) bool { return !inNamespace(r.Broker, namespace) })
+	return newTrace(id, found, h.opts.Catalog(), query.Get("broker"), query.Get("source")), nil
 }
 
 func (h *Handler) needsJournal() *Problem {
@@ -356,7 +357,7 @@ func lineOf(r *journal.Record) JournalLine {
 
 // TailFilter says which records are wanted; its conditions must all hold. A type or source that ends in * is a prefix.
 type TailFilter struct {
-	Broker, Type, Source, Trigger string
+	Namespace, Broker, Type, Source, Trigger string
 	// CEL is an expression over the event's attributes, as in a Trigger.
 	CEL string
 	// Failures leaves out all but failed attempts, refusals, and what follows from them.
@@ -366,7 +367,7 @@ type TailFilter struct {
 func (h *Handler) tailJournal(w http.ResponseWriter, r *http.Request) {
 	f := TailFilter{}
 	for name, values := range r.URL.Query() {
-		into := map[string]*string{"broker": &f.Broker, "type": &f.Type, "source": &f.Source, "trigger": &f.Trigger, "cel": &f.CEL}[name]
+		into := map[string]*string{"broker": &f.Broker, "type": &f.Type, "source": &f.Source, "trigger": &f.Trigger, "cel": &f.CEL, "namespace": &f.Namespace}[name]
 		switch {
 		case name == "failures":
 			f.Failures = values[0] == "true"
@@ -385,8 +386,8 @@ func (h *Handler) tailJournal(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, p)
 		return
 	}
-	ctx, end := h.begin(r.Context())
-	defer end()
+	ctx, release := h.begin(r.Context())
+	defer release()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	w.Header().Set("Content-Type", "application/x-ndjson")
@@ -422,10 +423,14 @@ func (h *Handler) tailJournal(w http.ResponseWriter, r *http.Request) {
 		}
 		flush()
 	}
+	var end *Problem
 	if failed != nil {
+		end = journalProblem(failed)
+	}
+	if errors.As(context.Cause(ctx), &end) || end != nil { // the right to follow it may have been taken away
 		writeValue(w, struct {
 			Problem *Problem `json:"problem"`
-		}{journalProblem(failed)})
+		}{end})
 	}
 }
 
@@ -478,7 +483,7 @@ func (t *tailer) wants(r *journal.Record) bool {
 	}
 	f := &t.f
 	switch {
-	case f.Broker != "" && r.Broker != f.Broker, !accepts(f.Type, r.Type), !accepts(f.Source, r.Source):
+	case !inNamespace(r.Broker, f.Namespace), f.Broker != "" && r.Broker != f.Broker, !accepts(f.Type, r.Type), !accepts(f.Source, r.Source):
 		return false
 	case f.Trigger != "" && r.Trigger != f.Trigger && !slices.Contains(r.Triggers, f.Trigger):
 		return false

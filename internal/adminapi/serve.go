@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -30,7 +29,7 @@ const (
 
 func (h *Handler) listBrokers(w http.ResponseWriter, r *http.Request) {
 	brokers := []BrokerInfo{}
-	for _, b := range slices.SortedFunc(maps.Values(h.opts.Catalog()), func(x, y *Broker) int { return cmp.Compare(x.key(), y.key()) }) {
+	for _, b := range h.brokersFor(r) {
 		state, err := h.opts.Reader.ParkedState(r.Context(), b.Names)
 		if err != nil {
 			writeProblem(w, problemOf(err))
@@ -39,6 +38,19 @@ func (h *Handler) listBrokers(w http.ResponseWriter, r *http.Request) {
 		brokers = append(brokers, BrokerInfo{Namespace: b.Names.Namespace, Name: b.Names.Name, Parked: state.Messages, Bytes: state.Bytes})
 	}
 	writeJSON(w, map[string]any{"brokers": brokers})
+}
+
+// brokersFor are the Brokers in the namespace that the request is about, in order.
+func (h *Handler) brokersFor(r *http.Request) []*Broker {
+	namespace, _ := namespaceOf(r) // was looked at before
+	var found []*Broker
+	for name, b := range h.opts.Catalog() {
+		if inNamespace(name, namespace) {
+			found = append(found, b)
+		}
+	}
+	slices.SortFunc(found, func(x, y *Broker) int { return cmp.Compare(x.key(), y.key()) })
+	return found
 }
 
 func (h *Handler) listEvents(w http.ResponseWriter, r *http.Request, b *Broker) *Problem {
@@ -150,7 +162,7 @@ func (h *Handler) postRedrive(w http.ResponseWriter, r *http.Request, b *Broker)
 	err := op.run(ctx)
 	result := op.soFar()
 	h.opts.Logger.InfoContext(ctx, "redrive of parked events ended",
-		slog.String("broker", b.key()), slog.Bool("dry_run", result.DryRun), slog.Uint64("selected", result.Selected),
+		slog.String("broker", b.key()), slog.String("user", userOf(ctx)), slog.Bool("dry_run", result.DryRun), slog.Uint64("selected", result.Selected),
 		slog.Uint64("redriven", result.Redriven), slog.Uint64("no_trigger", result.NoTrigger), slog.Any("error", err))
 	lines.end(result, err)
 	return nil
@@ -174,7 +186,7 @@ func (h *Handler) deleteEvents(w http.ResponseWriter, r *http.Request, b *Broker
 	err := op.run(ctx)
 	result := op.soFar()
 	h.opts.Logger.InfoContext(ctx, "purge of parked events ended",
-		slog.String("broker", b.key()), slog.Bool("dry_run", result.DryRun), slog.Uint64("selected", result.Selected),
+		slog.String("broker", b.key()), slog.String("user", userOf(ctx)), slog.Bool("dry_run", result.DryRun), slog.Uint64("selected", result.Selected),
 		slog.Uint64("purged", result.Purged), slog.Any("error", err))
 	lines.end(result, err)
 	return nil

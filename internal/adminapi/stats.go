@@ -2,7 +2,6 @@ package adminapi
 
 import (
 	"cmp"
-	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -56,16 +55,18 @@ type TriggerCounts struct {
 
 func (h *Handler) getStats(w http.ResponseWriter, r *http.Request) {
 	s := Stats{At: h.opts.Now(), Brokers: []BrokerCounts{}, Triggers: []TriggerCounts{}}
-	catalog := h.opts.Catalog()
+	namespace, _ := namespaceOf(r) // was looked at before
 	known := map[string]bool{}
 	if h.opts.Counts != nil {
-		s.Triggers = append(s.Triggers, h.opts.Counts()...)
+		for _, t := range h.opts.Counts() {
+			if inNamespace(t.Broker, namespace) {
+				t.Ready = true
+				known[t.Trigger] = true
+				s.Triggers = append(s.Triggers, t)
+			}
+		}
 	}
-	for i := range s.Triggers {
-		s.Triggers[i].Ready = true
-		known[s.Triggers[i].Trigger] = true
-	}
-	for _, b := range slices.SortedFunc(maps.Values(catalog), func(x, y *Broker) int { return cmp.Compare(x.key(), y.key()) }) {
+	for _, b := range h.brokersFor(r) {
 		c, err := h.countBroker(r, b)
 		if err != nil {
 			writeProblem(w, problemOf(err))

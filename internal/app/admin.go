@@ -29,6 +29,7 @@ type admin struct {
 	profiles bool         // serve /debug/pprof/
 	stopping atomic.Bool
 	level    *slog.LevelVar // nil if it cannot be changed
+	guard    adminapi.Guard // of what tells of events, or changes something
 	log      *slog.Logger
 }
 
@@ -41,15 +42,15 @@ func (a *admin) handler() http.Handler {
 	mux.Handle("GET /metrics", a.metrics)
 	if a.level != nil {
 		mux.HandleFunc("GET /log-level", func(w http.ResponseWriter, _ *http.Request) { a.writeLevel(w) })
-		mux.HandleFunc("PUT /log-level", a.setLevel)
+		mux.HandleFunc("PUT /log-level", a.guard.Protect(adminapi.SetLogLevel, a.setLevel))
 	}
 	if a.api != nil {
 		mux.Handle(adminapi.Prefix, a.api)
 	}
 	if a.profiles {
-		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+		mux.HandleFunc("GET /debug/pprof/", a.guard.Protect(adminapi.ReadProfiles, pprof.Index))
+		mux.HandleFunc("GET /debug/pprof/profile", a.guard.Protect(adminapi.ReadProfiles, pprof.Profile))
+		mux.HandleFunc("GET /debug/pprof/trace", a.guard.Protect(adminapi.ReadProfiles, pprof.Trace))
 	}
 	return mux
 }

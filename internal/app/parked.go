@@ -23,6 +23,7 @@ func newParked(conn *stream.Conn, d *dispatch.Dispatcher, o *Options) *parked {
 	p.catalog.Store(&adminapi.Catalog{})
 	options := adminapi.Options{
 		Reader: conn, Remover: conn, Redriver: stream.NewPublisher(conn, 0), Logger: o.Logger,
+		Guard:   adminapi.Guard{Access: o.Access},
 		Counts:  func() []adminapi.TriggerCounts { return countTriggers(d) },
 		Catalog: func() adminapi.Catalog { return *p.catalog.Load() },
 	}

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"millrace.dev/internal/adminapi"
 	"millrace.dev/internal/objects"
 	"millrace.dev/internal/telemetry"
 	"millrace.dev/internal/version"
@@ -30,9 +31,11 @@ const DefaultDrainTimeout = 25 * time.Second
 type Options struct {
 	// Listen is the address of the ingress, host:port; port 0 takes a free one.
 	Listen string
-	// Admin is the address of /healthz, /readyz, /metrics and, in a filter, of the API for parked events, which asks nobody
+	// Admin is the address of /healthz, /readyz, /metrics and, in a filter, of the admin API. Without Access that asks nobody
 	// who they are: bind it to loopback unless the network keeps strangers out.
 	Admin string
+	// Access, if set, decides who is served by the admin API, profiles, and changes of the log level.
+	Access adminapi.Access
 	// Profiles has the admin port serve profiles under /debug/pprof/, which cost time while they are taken and tell of the
 	// program's inside.
 	Profiles bool
@@ -190,7 +193,10 @@ func newProcess(ctx context.Context, o Options, with parts) (_ *process, err err
 }
 
 func (p *process) openAdmin(ctx context.Context) error {
-	p.admin = &admin{checks: p.checks(), remarks: p.remarks, metrics: p.metrics.Handler(), profiles: p.opts.Profiles, level: p.opts.LogLevel, log: p.log}
+	p.admin = &admin{
+		checks: p.checks(), remarks: p.remarks, metrics: p.metrics.Handler(), profiles: p.opts.Profiles, level: p.opts.LogLevel, log: p.log,
+		guard: adminapi.Guard{Access: p.opts.Access},
+	}
 	if p.parked != nil {
 		p.admin.api = p.parked
 	}

@@ -163,7 +163,7 @@ func confined() []Confined {
 		},
 		{
 			Library: "k8s.io/client-go",
-			To:      []string{"internal/objects/kube", "internal/controller"},
+			To:      []string{"internal/objects/kube", "internal/controller", "internal/access"},
 			Why:     "only who speaks to an API server needs its client",
 		},
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/pflag"
 
 	eventingv1 "millrace.dev/api/eventing/v1"
+	"millrace.dev/internal/adminapi"
 	"millrace.dev/internal/app"
 	"millrace.dev/internal/objects"
 	"millrace.dev/internal/version"
@@ -203,6 +204,8 @@ type Server struct {
 	Run  func(context.Context, app.Options) error
 	// Cluster opens the cluster as the source of Brokers and Triggers; nil for a program that takes them from manifests alone.
 	Cluster func(*slog.Logger) (objects.Source, error)
+	// Access opens the cluster as what decides who is served by the admin port; nil for a program that has nothing to keep.
+	Access func() (adminapi.Access, error)
 }
 
 // NewServer returns the command of a program of the data plane.
@@ -221,6 +224,12 @@ func NewServer(s Server) *cobra.Command {
 			return errors.New("give either --kubernetes or manifests with --filename, not both")
 		case kubernetes:
 			if f.Cluster, err = s.Cluster(f.Options.Logger); err != nil {
+				return err
+			}
+			if s.Access == nil {
+				break
+			}
+			if f.Access, err = s.Access(); err != nil {
 				return err
 			}
 		case len(f.Manifests) == 0 && s.Cluster == nil:

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	eventingv1 "millrace.dev/api/eventing/v1"
+	"millrace.dev/internal/access"
 	"millrace.dev/internal/app"
 	kubesource "millrace.dev/internal/objects/kube"
 	"millrace.dev/pkg/stream"
@@ -55,6 +56,11 @@ func (w *world) start(t *testing.T, account string,
 		Cluster: source, Logger: log, AllowLoopback: true, DrainTimeout: 20 * time.Second,
 		Listen: "127.0.0.1:" + strconv.Itoa(harness.FreePort(t)), Admin: "127.0.0.1:" + strconv.Itoa(harness.FreePort(t)),
 		NATS: w.nats,
+	}
+	if account == "broker-filter" { // as its main does
+		if o.Access, err = access.New(installRights(t, w.system, account)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

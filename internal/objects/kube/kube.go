@@ -55,10 +55,19 @@ func OpenBrokers(logger *slog.Logger) (objects.Source, error) {
 	return open(logger, NewBrokers)
 }
 
-func open(logger *slog.Logger, source func(*rest.Config, *slog.Logger) (*Source, error)) (objects.Source, error) {
+// Config returns how to reach the API server of the cluster that the program runs in, or that of KUBECONFIG.
+func Config() (*rest.Config, error) {
 	c, err := config.GetConfig()
 	if err != nil {
 		return nil, fmt.Errorf("find the cluster: %w", err)
+	}
+	return c, nil
+}
+
+func open(logger *slog.Logger, source func(*rest.Config, *slog.Logger) (*Source, error)) (objects.Source, error) {
+	c, err := Config()
+	if err != nil {
+		return nil, err
 	}
 	klog.SetSlogLogger(logger) // what the client of the API server logs
 	return source(c, logger)
