@@ -29,6 +29,8 @@ type Rules struct {
 	Frugal []Frugal
 	// Banned are libraries that may not be linked at all, not even by way of another library.
 	Banned []Banned
+	// Lean are libraries that may not be linked into some programs.
+	Lean []Lean
 	// Exempt are the paths, relative to Module, of packages that serve tests only. No other package may import them.
 	Exempt []string
 }
@@ -72,6 +74,16 @@ type Banned struct {
 	Why string
 }
 
+// Lean is a library that may not be linked into some programs, not even by way of another library.
+type Lean struct {
+	// Library is a prefix of the import paths.
+	Library string
+	// Programs are the paths of the programs.
+	Programs []string
+	// Why they do without it.
+	Why string
+}
+
 // Check returns one line for each import that breaks the rules, sorted; none if all is well.
 func (r Rules) Check(packages []Package) []string {
 	var violations []string
@@ -83,7 +95,37 @@ func (r Rules) Check(packages []Package) []string {
 			violations = append(violations, r.checkPackage(path, p.Imports)...)
 		}
 	}
+	violations = append(violations, r.checkLean(packages)...)
 	slices.Sort(violations)
+	return violations
+}
+
+// checkLean follows the imports of programs.
+func (r Rules) checkLean(packages []Package) []string {
+	imports := map[string][]string{}
+	for _, p := range packages {
+		imports[p.Path] = p.Imports
+	}
+	var violations []string
+	for _, l := range r.Lean {
+		for _, program := range l.Programs {
+			from := r.Module + "/" + program
+			linked := []string{from}
+			by := map[string]string{from: ""} // who imports a package
+			for i := 0; i < len(linked); i++ {
+				if under(linked[i], l.Library) {
+					violations = append(violations, fmt.Sprintf("%s must not be linked with %s, which %s imports: %s",
+						program, linked[i], by[linked[i]], l.Why))
+					break
+				}
+				for _, imported := range imports[linked[i]] {
+					if _, known := by[imported]; !known {
+						by[imported], linked = linked[i], append(linked, imported)
+					}
+				}
+			}
+		}
+	}
 	return violations
 }
 

@@ -76,7 +76,8 @@ func TestRules(t *testing.T) {
 		{"internal/objects", "internal/app", "put together"},
 		{"internal/objects", "cmd/millrace", "put together"},
 		{"internal/objects", "sigs.k8s.io/controller-runtime", "runs without a cluster"},
-		{"internal/objects/kube", "sigs.k8s.io/controller-runtime", ""},
+		{"internal/objects/kube", "sigs.k8s.io/controller-runtime", "runs without a cluster"},
+		{"internal/objects/kube", "k8s.io/client-go/tools/cache", ""},
 		{"internal/devserver", "github.com/nats-io/nats-server/v2/server", ""},
 		{"internal/app", "pkg/dispatch", ""},
 		{"internal/app", "internal/telemetry", ""},
@@ -114,6 +115,27 @@ func TestRules(t *testing.T) {
 				t.Errorf("want one violation with %q, got %q", test.want, got)
 			}
 		})
+	}
+}
+
+// TestLeanFollowsImports has a program get a library by way of others.
+func TestLeanFollowsImports(t *testing.T) {
+	rules := Rules{Module: "millrace.dev", Exempt: []string{"cmd"}, Lean: []Lean{
+		{Library: "example.com/heavy", Programs: []string{"cmd/small"}, Why: "it is heavy"},
+	}}
+	packages := []Package{
+		{Path: "millrace.dev/cmd/small", Imports: []string{"example.com/light", "example.com/heavyweight"}},
+		{Path: "millrace.dev/cmd/large", Imports: []string{"example.com/heavy/part"}},
+		{Path: "example.com/light", Imports: []string{"example.com/lighter"}},
+		{Path: "example.com/lighter", Imports: []string{"example.com/light"}},
+	}
+	if got := rules.Check(packages); len(got) > 0 {
+		t.Errorf("want it allowed, got %q", got)
+	}
+	packages[3].Imports = append(packages[3].Imports, "example.com/heavy/part")
+	want := []string{"cmd/small must not be linked with example.com/heavy/part, which example.com/lighter imports: it is heavy"}
+	if got := rules.Check(packages); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

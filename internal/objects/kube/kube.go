@@ -5,21 +5,22 @@ package kube
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
+	"sync"
 	"time"
 
-	"github.com/go-logr/logr"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/rest"
-	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/client/config"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	eventingv1 "millrace.dev/api/eventing/v1"
 	"millrace.dev/internal/objects"
@@ -37,10 +38,16 @@ const (
 // Source delivers the Brokers of class Millrace and their Triggers. While the API server is away, those known last stay
 // in effect.
 type Source struct {
-	kinds   []client.Object
-	cache   cache.Cache
-	log     *slog.Logger
-	changed chan struct{}
+	brokers, triggers *watched // triggers is nil if nobody asked for them
+	log               *slog.Logger
+	changed           chan struct{}
+}
+
+// watched is a kind that is read from the API server.
+type watched struct {
+	from     *cache.ListWatch
+	objects  cache.Store
+	informer cache.Controller
 }
 
 var _ objects.Source = (*Source)(nil)
@@ -55,9 +62,10 @@ func OpenBrokers(logger *slog.Logger) (objects.Source, error) {
 	return open(logger, NewBrokers)
 }
 
-// Config returns how to reach the API server of the cluster that the program runs in, or that of KUBECONFIG.
+// Config returns how to reach the API server of the cluster that KUBECONFIG names, else of that which the program runs in,
+// else of kubectl's.
 func Config() (*rest.Config, error) {
-	c, err := config.GetConfig()
+	c, err := findConfig()
 	if err != nil {
 		return nil, fmt.Errorf("find the cluster: %w", err)
 	}
@@ -73,27 +81,65 @@ func open(logger *slog.Logger, source func(*rest.Config, *slog.Logger) (*Source,
 	return source(c, logger)
 }
 
+func findConfig() (*rest.Config, error) {
+	if os.Getenv(clientcmd.RecommendedConfigPathEnvVar) == "" {
+		c, err := rest.InClusterConfig()
+		if !errors.Is(err, rest.ErrNotInCluster) {
+			return c, err
+		}
+	}
+	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
+		clientcmd.NewDefaultClientConfigLoadingRules(), &clientcmd.ConfigOverrides{}).ClientConfig()
+}
+
 // New returns the cluster that c leads to. It does not connect yet.
 func New(c *rest.Config, logger *slog.Logger) (*Source, error) {
-	return newSource(c, logger, &eventingv1.Broker{}, &eventingv1.Trigger{})
+	s, api, err := newSource(c, logger)
+	if err != nil {
+		return nil, err
+	}
+	s.triggers = s.watch(api, "triggers", &eventingv1.Trigger{})
+	return s, nil
 }
 
 // NewBrokers is New without Triggers.
 func NewBrokers(c *rest.Config, logger *slog.Logger) (*Source, error) {
-	return newSource(c, logger, &eventingv1.Broker{})
+	s, _, err := newSource(c, logger)
+	return s, err
 }
 
-func newSource(c *rest.Config, logger *slog.Logger, kinds ...client.Object) (*Source, error) {
-	log.SetLogger(logr.FromSlogHandler(logger.Handler()))
-	scheme := runtime.NewScheme()
+// newSource returns a Source of Brokers, and the client that more is read with. The client knows our kinds and no others:
+// those of Kubernetes, as most clients have them, would be most of the program.
+func newSource(c *rest.Config, logger *slog.Logger) (*Source, *rest.RESTClient, error) {
+	scheme, version := runtime.NewScheme(), eventingv1.GroupVersion()
 	if err := eventingv1.AddToScheme(scheme); err != nil {
-		return nil, fmt.Errorf("prepare the cluster's cache: %w", err)
+		return nil, nil, fmt.Errorf("prepare the client of the API server: %w", err)
 	}
-	objectCache, err := cache.New(c, cache.Options{Scheme: scheme, DefaultTransform: strip})
+	c = rest.CopyConfig(c)
+	c.APIPath, c.GroupVersion = "/apis", &version
+	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	c.UserAgent = cmp.Or(c.UserAgent, rest.DefaultKubernetesUserAgent())
+	api, err := rest.RESTClientFor(c)
 	if err != nil {
-		return nil, fmt.Errorf("prepare the cluster's cache: %w", err)
+		return nil, nil, fmt.Errorf("prepare the client of the API server: %w", err)
 	}
-	return &Source{kinds: kinds, cache: objectCache, log: logger, changed: make(chan struct{}, 1)}, nil
+	s := &Source{log: logger, changed: make(chan struct{}, 1)}
+	s.brokers = s.watch(api, "brokers", &eventingv1.Broker{})
+	return s, api, nil
+}
+
+// watch has changes of a kind noticed, once its informer runs.
+func (s *Source) watch(api *rest.RESTClient, resource string, kind runtime.Object) *watched {
+	w := &watched{from: cache.NewListWatchFromClient(api, resource, metav1.NamespaceAll, fields.Everything())}
+	w.objects, w.informer = cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: w.from, ObjectType: kind, Transform: strip,
+		Handler: cache.ResourceEventHandlerFuncs{
+			AddFunc:    func(any) { s.signal() },
+			UpdateFunc: func(any, any) { s.signal() },
+			DeleteFunc: func(any) { s.signal() },
+		},
+	})
+	return w
 }
 
 // strip drops from an object what the data plane has no use for, which is most of its size.
@@ -115,54 +161,53 @@ func stripMeta(m *metav1.ObjectMeta) {
 // Run delivers the objects until ctx ends, the first time as soon as all are known.
 func (s *Source) Run(ctx context.Context, apply func(*objects.Set)) error {
 	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
 	defer cancel()
-	failed := make(chan error, 1)
-	go func() { failed <- s.cache.Start(ctx) }()
-	if !s.watchAll(ctx) || !s.cache.WaitForCacheSync(ctx) {
-		return <-failed
+	for _, w := range s.kinds() {
+		if !s.ask(ctx, w) {
+			return nil
+		}
+		running.Go(func() { w.informer.RunWithContext(ctx) })
+	}
+	for _, w := range s.kinds() {
+		if !cache.WaitFor(ctx, "", w.informer.HasSyncedChecker()) {
+			return nil
+		}
 	}
 	for {
 		start := time.Now()
-		set, err := s.set(ctx)
-		if err != nil {
-			return err
-		}
-		apply(set)
+		apply(s.set())
 		if !s.wait(ctx, max(settle, settleFactor*time.Since(start))) {
-			return <-failed
+			return nil
 		}
 	}
 }
 
-// watchAll has changes noticed, as soon as the API server can be asked for the kinds. It returns false when ctx ends.
-func (s *Source) watchAll(ctx context.Context) bool {
-	for _, o := range s.kinds {
-		for err := s.watch(ctx, o); err != nil; err = s.watch(ctx, o) {
-			if ctx.Err() == nil {
-				s.log.WarnContext(ctx, "cannot watch the cluster's brokers and triggers; trying again", slog.Any("error", err))
-			}
-			select {
-			case <-ctx.Done():
-				return false
-			case <-time.After(retry):
-			}
-		}
+func (s *Source) kinds() []*watched {
+	if s.triggers == nil {
+		return []*watched{s.brokers}
 	}
-	return true
+	return []*watched{s.brokers, s.triggers}
 }
 
-// watch has changes of o's kind noticed.
-func (s *Source) watch(ctx context.Context, o client.Object) error {
-	informer, err := s.cache.GetInformer(ctx, o, cache.BlockUntilSynced(false))
-	if err != nil {
-		return fmt.Errorf("watch %T: %w", o, err)
+// ask returns true as soon as the API server can be asked for the kind, and false when ctx ends. An informer by itself
+// would wait longer and longer for kinds that are installed late.
+func (s *Source) ask(ctx context.Context, w *watched) bool {
+	for {
+		_, err := w.from.ListWithContext(ctx, metav1.ListOptions{Limit: 1})
+		if err == nil {
+			return true
+		}
+		if ctx.Err() == nil {
+			s.log.WarnContext(ctx, "cannot watch the cluster's brokers and triggers; trying again", slog.Any("error", err))
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(retry):
+		}
 	}
-	_, err = informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
-		AddFunc:    func(any) { s.signal() },
-		UpdateFunc: func(any, any) { s.signal() },
-		DeleteFunc: func(any) { s.signal() },
-	})
-	return err
 }
 
 func (s *Source) signal() {
@@ -193,34 +238,37 @@ func (s *Source) wait(ctx context.Context, settle time.Duration) bool {
 	return true
 }
 
-// set returns what the cache holds. The objects are the cache's own: nobody changes objects of a Set.
-func (s *Source) set(ctx context.Context) (*objects.Set, error) {
-	var brokers eventingv1.BrokerList
-	var triggers eventingv1.TriggerList
-	lists := []client.ObjectList{&brokers, &triggers}
-	for _, list := range lists[:len(s.kinds)] {
-		if err := s.cache.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
-			return nil, fmt.Errorf("read the cluster's cache: %w", err)
-		}
+// set returns what is known. The objects are those of the informers: nobody changes objects of a Set.
+func (s *Source) set() *objects.Set {
+	brokers := known[*eventingv1.Broker](s.brokers)
+	if s.triggers == nil {
+		return newSet(brokers, nil)
 	}
-	return newSet(brokers.Items, triggers.Items), nil
+	return newSet(brokers, known[*eventingv1.Trigger](s.triggers))
+}
+
+// known returns the objects of a kind, in no order.
+func known[T any](w *watched) []T {
+	var all []T
+	for _, o := range w.objects.List() {
+		all = append(all, o.(T)) // an informer keeps no other
+	}
+	return all
 }
 
 // newSet returns the Brokers of our class, and the Triggers that are not of a Broker of another class. A Trigger that
 // names a Broker of another namespace is none: it would hand one namespace's events to another.
-func newSet(brokers []eventingv1.Broker, triggers []eventingv1.Trigger) *objects.Set {
+func newSet(brokers []*eventingv1.Broker, triggers []*eventingv1.Trigger) *objects.Set {
 	set := &objects.Set{Skipped: map[string]int{}}
 	foreign := map[string]bool{}
-	for i := range brokers {
-		b := &brokers[i]
+	for _, b := range brokers {
 		if b.Annotations[eventingv1.BrokerClassAnnotation] != eventingv1.BrokerClass {
 			foreign[b.Namespace+"/"+b.Name] = true
 			continue
 		}
 		set.Brokers = append(set.Brokers, b)
 	}
-	for i := range triggers {
-		t := &triggers[i]
+	for _, t := range triggers {
 		if broker := t.BrokerName(); broker.Namespace == t.Namespace && !foreign[broker.String()] {
 			set.Triggers = append(set.Triggers, t)
 		}
