@@ -51,6 +51,8 @@ type TriggerCounts struct {
 	Width  int `json:"width"`
 	// Down says that the subscriber is known not to take events: it is only probed.
 	Down bool `json:"down,omitempty"`
+	// Paused says that no delivery is to begin.
+	Paused bool `json:"paused,omitempty"`
 }
 
 func (h *Handler) getStats(w http.ResponseWriter, r *http.Request) {

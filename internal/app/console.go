@@ -92,6 +92,10 @@ func (c *console) print(m *model) {
 }
 
 func (c *console) printTrigger(t triggerStatus) {
+	if t.reason == "" && t.paused {
+		fmt.Fprintf(c.out, "Trigger %-32s Paused     -> %s\n", t.key, t.subscriber)
+		return
+	}
 	if t.reason == "" {
 		fmt.Fprintf(c.out, "Trigger %-32s Ready      -> %s\n", t.key, t.subscriber)
 		return

@@ -183,6 +183,10 @@ func registerFilter(m *telemetry.Metrics, d *dispatch.Dispatcher) error {
 			Name: "millrace.trigger.down", Labels: both,
 			Text: "1 while this process holds the subscriber to be down and sends it nothing but one event now and then, else 0.",
 		}, perTrigger(func(s dispatch.TriggerStats) float64 { return oneIf(s.GateClosed) })),
+		m.Gauge(telemetry.Description{
+			Name: "millrace.trigger.paused", Labels: both,
+			Text: "1 while the Trigger is paused by hand, else 0.",
+		}, perTrigger(func(s dispatch.TriggerStats) float64 { return oneIf(s.Paused) })),
 		m.Counter(telemetry.Description{
 			Name: "millrace.trigger.events", Unit: "{event}", Labels: labels{labelBroker, labelTrigger, labelOutcome},
 			Text: "Matched events by what became of them: delivered, dead_lettered and parked are the end; retried and overflowed ones wait in the store.",

@@ -54,6 +54,7 @@ func (b *brokerModel) key() string { return b.names.Namespace + "/" + b.names.Na
 // triggerStatus says whether a Trigger is in effect.
 type triggerStatus struct {
 	key, subscriber string
+	paused          bool
 	// reason and message are empty if it is.
 	reason, message string
 }
@@ -207,12 +208,13 @@ func newTrigger(o *eventingv1.Trigger, of *eventingv1.Broker, c compiledTrigger)
 	if len(errs) > 0 {
 		return fail(reasonInvalidURI, errs)
 	}
-	status.subscriber = subscriber.Redacted()
+	status.subscriber, status.paused = subscriber.Redacted(), o.Paused()
 	limit, _ := strconv.Atoi(o.Annotations[eventingv1.MaxConcurrencyAnnotation])
 	return &dispatch.Trigger{
 		Namespace: o.Namespace, Name: o.Name, UID: string(o.UID),
 		Filter: c.filter, Subscriber: subscriber, DeadLetterSink: sink, Policy: policy, MaxConcurrency: limit,
-		State: resolve.State(o, of),
+		Paused: status.paused,
+		State:  resolve.State(o, of),
 	}, status, nil
 }
 

@@ -41,7 +41,7 @@ func countTriggers(d *dispatch.Dispatcher) []adminapi.TriggerCounts {
 		counts[i] = adminapi.TriggerCounts{
 			Broker: s.Broker, Trigger: s.Trigger, Matched: s.Matched, Attempts: s.Attempts, Failed: s.Attempts - min(s.Attempts, s.Delivered+uint64(s.Active)),
 			Delivered: s.Delivered, DeadLettered: s.DeadLettered, Parked: s.Parked, Waiting: s.Waiting,
-			Active: s.Active, Queued: s.Queued, Width: s.Width, Down: s.GateClosed,
+			Active: s.Active, Queued: s.Queued, Width: s.Width, Down: s.GateClosed, Paused: s.Paused,
 		}
 	}
 	return counts

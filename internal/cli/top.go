@@ -196,7 +196,7 @@ func (r *topReport) write(w io.Writer, style terminal.Style, live bool) error {
 func paintStates(text string, style terminal.Style) string {
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {
-		for state, paint := range map[string]func(string) string{"down": style.Bad, "failing": style.Bad, "behind": style.Hint} {
+		for state, paint := range map[string]func(string) string{"down": style.Bad, "failing": style.Bad, "behind": style.Hint, "paused": style.Hint} {
 			if rest, ok := strings.CutSuffix(line, "  "+state); ok {
 				lines[i] = rest + "  " + paint(state)
 			}
@@ -210,6 +210,8 @@ func (t *topTrigger) state() string {
 	switch {
 	case !t.Ready:
 		return "not ready: " + orDash(t.Reason)
+	case t.Paused:
+		return "paused"
 	case t.Down:
 		return "down"
 	case t.FailedRate > t.DeliveredRate:

@@ -103,6 +103,7 @@ func (r *triggers) observe(ctx context.Context, t *eventingv1.Trigger, broker *e
 		return 0, lookups.err
 	}
 	again := r.subscription(ctx, t, broker, c)
+	resolve.Paused(t, c)
 	if again == 0 && lookups.look {
 		again = lookAgain
 	}

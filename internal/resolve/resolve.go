@@ -125,6 +125,20 @@ func join(base, relative string) (string, error) {
 	return joined.String(), nil
 }
 
+// Paused says whether the Trigger is paused, which it is once every filter serves it as it is: that condition must be set. A
+// Trigger that is not to be paused has no such condition.
+func Paused(t *eventingv1.Trigger, c Conditions) {
+	switch {
+	case !t.Paused():
+		meta.RemoveStatusCondition(&t.Status.Conditions, eventingv1.ConditionPaused)
+	case meta.IsStatusConditionTrue(t.Status.Conditions, eventingv1.ConditionSubscriptionReady):
+		c.Set(eventingv1.ConditionPaused, metav1.ConditionTrue, eventingv1.ReasonPaused, fmt.Sprintf(
+			"no delivery begins; events that match wait in the store until the annotation %s is removed", eventingv1.PausedAnnotation))
+	default:
+		c.Set(eventingv1.ConditionPaused, metav1.ConditionUnknown, eventingv1.ReasonNotServedYet, "not every filter is known to have paused it yet")
+	}
+}
+
 // BrokerReady says what a Trigger's Broker, nil if there is none, means for the Trigger. name is the Broker's.
 func BrokerReady(name string, broker *eventingv1.Broker, c Conditions) {
 	if broker == nil {

@@ -168,3 +168,25 @@ func TestState(t *testing.T) {
 		}
 	}
 }
+
+// TestPaused has a Trigger be paused once the filters serve it so, and have no such condition unless it is to be.
+func TestPaused(t *testing.T) {
+	tr := &eventingv1.Trigger{}
+	c := resolve.Conditions{Status: &tr.Status.Status, Now: metav1.Now()}
+	expect := func(want metav1.ConditionStatus) {
+		t.Helper()
+		resolve.Paused(tr, c)
+		got := meta.FindStatusCondition(tr.Status.Conditions, eventingv1.ConditionPaused)
+		if (got == nil) != (want == "") || got != nil && got.Status != want {
+			t.Errorf("Paused is %+v, want %q", got, want)
+		}
+	}
+	expect("")
+	tr.Annotations = map[string]string{eventingv1.PausedAnnotation: "true"}
+	c.Set(eventingv1.ConditionSubscriptionReady, metav1.ConditionUnknown, eventingv1.ReasonNotServedYet, "")
+	expect(metav1.ConditionUnknown)
+	c.True(eventingv1.ConditionSubscriptionReady, eventingv1.ReasonReady)
+	expect(metav1.ConditionTrue)
+	tr.Annotations[eventingv1.PausedAnnotation] = "false"
+	expect("")
+}

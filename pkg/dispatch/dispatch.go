@@ -56,6 +56,9 @@ type Trigger struct {
 	Policy delivery.Policy
 	// MaxConcurrency bounds the deliveries under way in this process; 0 means [DefaultMaxConcurrency].
 	MaxConcurrency int
+	// Paused has no delivery to the subscriber begin: what matches waits in the backlog, however long. Deliveries to the dead
+	// letter sink go on.
+	Paused bool
 	// State tells versions of the Trigger apart, for those who ask whether this one is in effect.
 	State string
 }
@@ -215,6 +218,8 @@ type TriggerStats struct {
 	Active, Queued, Width int
 	// GateClosed says that the subscriber is known to be down: only probes are sent.
 	GateClosed bool
+	// Paused says that no delivery is to begin.
+	Paused bool
 	// Waiting deliveries in the store's backlog, as counted a few seconds ago at most.
 	Waiting uint64
 }

@@ -37,6 +37,7 @@ type lane struct {
 
 	mu          sync.Mutex
 	gate        gate
+	paused      bool // by hand
 	max         int
 	width       float64 // 1 … max
 	slowedAt    time.Time
@@ -74,6 +75,16 @@ func (l *lane) setMax(n int) {
 	l.max = n
 }
 
+// setPaused says whether deliveries may begin. Those under way go on.
+func (l *lane) setPaused(paused bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.paused = paused
+}
+
+// barred says whether no event is to wait for the lane in memory.
+func (l *lane) barred() bool { return l.gate.closed || l.paused }
+
 // setBehind says whether a backlog waits for the lane.
 func (l *lane) setBehind(behind bool) {
 	l.mu.Lock()
@@ -104,7 +115,7 @@ func (l *lane) take(j job, run func(job)) bool {
 		return true
 	}
 	size := j.size()
-	if l.gate.closed || len(l.queue) >= l.maxQueue() || l.queuedBytes+size > maxQueuedBytes {
+	if l.barred() || len(l.queue) >= l.maxQueue() || l.queuedBytes+size > maxQueuedBytes {
 		return false
 	}
 	l.queue = append(l.queue, queued{job: j, since: time.Now()})
@@ -156,7 +167,7 @@ func (l *lane) start(j job, run func(job)) bool {
 // enter takes a place for one delivery if the gate and what other lanes have taken permit it.
 func (l *lane) enter() bool {
 	now := time.Now()
-	if l.places.more(l.active) == 0 || !l.gate.admit(now) {
+	if l.paused || l.places.more(l.active) == 0 || !l.gate.admit(now) {
 		return false
 	}
 	if l.active == 0 {
@@ -178,11 +189,11 @@ func (l *lane) vacate(n int) {
 }
 
 // acquire takes up to n places for events of the backlog and returns how many it got, and whether it is worth waiting
-// for more: a closed gate is not.
+// for more: a closed gate or a paused Trigger is not.
 func (l *lane) acquire(n int) (got int, open bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.gate.closed {
+	if l.barred() {
 		if n == 0 || !l.enter() {
 			return 0, false
 		}
@@ -222,7 +233,7 @@ func (l *lane) next(done job) (job, bool) {
 	now := time.Now()
 	l.pace.step(now)
 	l.flow.step(now)
-	if len(l.queue) == 0 || l.fresh >= l.share() || l.active > int(l.width) || l.gate.closed {
+	if len(l.queue) == 0 || l.fresh >= l.share() || l.active > int(l.width) || l.barred() {
 		was := l.roomy()
 		l.vacate(1)
 		if !was && l.roomy() {
@@ -243,12 +254,12 @@ func (l *lane) pop() job {
 	return j
 }
 
-// overdue takes the jobs off the queue that have waited too long, or all of them if the gate is closed.
+// overdue takes the jobs off the queue that have waited too long, or all of them if the lane is barred.
 func (l *lane) overdue(now time.Time) []job {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var old []job
-	for len(l.queue) > 0 && (l.gate.closed || now.Sub(l.queue[0].since) > maxQueueAge) {
+	for len(l.queue) > 0 && (l.barred() || now.Sub(l.queue[0].since) > maxQueueAge) {
 		j := l.pop()
 		l.unpin(j)
 		old = append(old, j)
@@ -267,16 +278,16 @@ func (l *lane) unpin(j job) {
 	}
 }
 
-// shut says whether the gate is closed.
+// shut says whether the lane is barred.
 func (l *lane) shut() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.gate.closed
+	return l.barred()
 }
 
 // roomy says whether the lane could take up another event at once.
 func (l *lane) roomy() bool {
-	return !l.gate.closed && len(l.queue) == 0 && l.fresh < l.share() && l.active < int(l.width)
+	return !l.barred() && len(l.queue) == 0 && l.fresh < l.share() && l.active < int(l.width)
 }
 
 // hungry says whether that has been so for a while.
@@ -322,13 +333,13 @@ func (l *lane) learn(c condition) {
 // laneState is a lane at one moment.
 type laneState struct {
 	active, queued, width int
-	closed                bool
+	closed, paused        bool
 }
 
 func (l *lane) state() laneState {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return laneState{active: l.active, queued: len(l.queue), width: int(l.width), closed: l.gate.closed}
+	return laneState{active: l.active, queued: len(l.queue), width: int(l.width), closed: l.gate.closed, paused: l.paused}
 }
 
 // Counts are what a lane has done. Each matched event ends in exactly one of Delivered, DeadLettered and Parked.

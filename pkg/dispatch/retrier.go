@@ -229,7 +229,7 @@ func (t *retrier) begin(ctx context.Context, b *backlog, rt *route) {
 	switch {
 	case places > 0:
 		t.inBackground(b, func() { t.drain(ctx, b, rt, places) })
-	case !open && rt.sink != nil && rt.Policy.BacklogMaxAge > 0 && time.Since(b.served) >= expireEvery:
+	case !open && rt.sink != nil && !rt.Paused && rt.Policy.BacklogMaxAge > 0 && time.Since(b.served) >= expireEvery:
 		t.inBackground(b, func() { t.expire(ctx, b, rt) })
 	}
 }

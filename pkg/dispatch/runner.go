@@ -119,6 +119,7 @@ func (r *runner) apply(b *Broker) {
 			rt.lane = r.lane(rt.key, limitOf(t))
 			lanes[rt.key], v.byKey[rt.key] = rt.lane, rt
 		}
+		main.lane.setPaused(t.Paused)
 		entries = append(entries, trigger.Entry[*route]{Filter: t.Filter, Target: main})
 	}
 	for uid := range b.Held {
@@ -293,7 +294,7 @@ func (r *runner) stats() []TriggerStats {
 		l := t.lane.state()
 		all = append(all, TriggerStats{
 			Broker: r.names.Namespace + "/" + r.names.Name, Trigger: t.name, Counts: t.counts.read(),
-			Active: l.active, Queued: l.queued, Width: l.width, GateClosed: l.closed,
+			Active: l.active, Queued: l.queued, Width: l.width, GateClosed: l.closed, Paused: l.paused,
 			Waiting: r.retries.waiting(t.key) + r.retries.waiting(t.sink.key),
 		})
 	}

@@ -18,6 +18,9 @@ const (
 	ConditionDependencyReady = "DependencyReady"
 	// ConditionSubscriptionReady says whether the data plane serves a Trigger.
 	ConditionSubscriptionReady = "SubscriptionReady"
+	// ConditionPaused says whether no filter delivers the events of a Trigger that is to be paused. Other Triggers do not have it:
+	// programs take a condition that is not True for a fault. It has no part in Ready.
+	ConditionPaused = "Paused"
 )
 
 // The reasons of conditions. A reason is for programs; the message beside it tells people what to do.
@@ -53,6 +56,8 @@ const (
 	// ReasonServicePortMissing says that events go to a port that the Service does not have. That keeps no object from being
 	// Ready: whether somebody answers is a matter of delivery.
 	ReasonServicePortMissing = "ServicePortMissing"
+	// ReasonPaused is the reason of a Trigger that is paused by annotation.
+	ReasonPaused = "PausedByAnnotation"
 	// ReasonReady is the reason of conditions that are True.
 	ReasonReady = "Ready"
 )

@@ -49,6 +49,9 @@ func (t *Trigger) BrokerName() types.NamespacedName {
 	return types.NamespacedName{Namespace: t.Namespace, Name: t.Spec.Broker}
 }
 
+// Paused says whether deliveries to the Trigger's subscriber are not to begin.
+func (t *Trigger) Paused() bool { return t.Annotations[PausedAnnotation] == "true" }
+
 // DefaultReference gives a reference without a namespace the one given. A nil ref stays nil.
 func DefaultReference(ref *KReference, namespace string) {
 	if ref != nil && ref.Namespace == "" {

@@ -8,6 +8,9 @@ const (
 	CELFilterAnnotation = "millrace.dev/cel-filter"
 	// MaxConcurrencyAnnotation on a Trigger bounds the deliveries in flight to its subscriber in one filter replica.
 	MaxConcurrencyAnnotation = "millrace.dev/max-concurrency"
+	// PausedAnnotation on a Trigger, when "true", keeps deliveries to its subscriber from beginning. Events that match wait in
+	// the store, and are delivered when the annotation is gone.
+	PausedAnnotation = "millrace.dev/paused"
 )
 
 // Trigger sends those events of a Broker that match its filters to a subscriber.
@@ -22,6 +25,7 @@ const (
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=".metadata.creationTimestamp"
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=".status.conditions[?(@.type=='Ready')].status"
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=".status.conditions[?(@.type=='Ready')].reason"
+// +kubebuilder:printcolumn:name="Paused",type=string,JSONPath=".status.conditions[?(@.type=='Paused')].status"
 type Trigger struct {
 	metav1.TypeMeta `json:",inline"`
 	// +optional

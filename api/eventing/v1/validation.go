@@ -36,6 +36,7 @@ func ValidateTrigger(trigger *Trigger) field.ErrorList {
 	spec := field.NewPath("spec")
 	errs := ValidateMeta(trigger.Name, trigger.Namespace)
 	errs = append(errs, validateMaxConcurrency(trigger.Annotations)...)
+	errs = append(errs, validateBool(trigger.Annotations, PausedAnnotation)...)
 	errs = append(errs, validateBrokerName(&trigger.Spec, spec)...)
 	errs = append(errs, ValidateDestination(&trigger.Spec.Subscriber, spec.Child("subscriber"))...)
 	return append(errs, ValidateDelivery(trigger.Spec.Delivery, spec.Child("delivery"))...)
