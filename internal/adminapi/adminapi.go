@@ -45,12 +45,13 @@ import (
 // Prefix is the path below which the API is to be served.
 const Prefix = "/api/v1/"
 
-// Reader reads parked events.
+// Reader reads parked events, and says what waits.
 type Reader interface {
 	StreamState(ctx context.Context, name string) (stream.State, error)
 	ParkedState(ctx context.Context, n *stream.Names) (stream.ParkedState, error)
 	ListParked(ctx context.Context, n *stream.Names, q stream.ParkedQuery) (stream.ParkedPage, error)
 	GetParked(ctx context.Context, n *stream.Names, sequence uint64) (*stream.Parked, error)
+	Waits(ctx context.Context, stream string, sequence uint64) (bool, error)
 }
 
 // Remover removes parked events.
@@ -61,7 +62,7 @@ type Remover interface {
 
 // Redriver hands a delivery back to its Trigger.
 type Redriver interface {
-	PublishRetry(ctx context.Context, to *stream.Names, triggerUID string, m stream.Message, at stream.Progress) error
+	PublishRetry(ctx context.Context, to *stream.Names, triggerUID string, m stream.Message, at stream.Progress) (sequence uint64, err error)
 }
 
 // Catalog is the Brokers that exist at one moment, by namespace/name. It is not changed once it was handed out.

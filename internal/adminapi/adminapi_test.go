@@ -66,10 +66,10 @@ func (f *faults) DeleteParked(ctx context.Context, n *stream.Names, sequence uin
 	return f.Conn.DeleteParked(ctx, n, sequence)
 }
 
-func (f *faults) PublishRetry(ctx context.Context, to *stream.Names, uid string, m stream.Message, at stream.Progress) error {
+func (f *faults) PublishRetry(ctx context.Context, to *stream.Names, uid string, m stream.Message, at stream.Progress) (uint64, error) {
 	if f.publish != nil {
 		if err := f.publish(); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	return f.publisher.PublishRetry(ctx, to, uid, m, at)
@@ -126,7 +126,7 @@ func (f *fixture) park(t *testing.T, uid string, count int, p stream.Progress) {
 		if p.DeadLetter {
 			e = delivery.DeadLetter(e, delivery.Failure{Trigger: "default/a", Attempts: 3})
 		}
-		if err := f.faults.publisher.Park(t.Context(), f.names, uid, stream.Message{Event: e}, p); err != nil {
+		if _, err := f.faults.publisher.Park(t.Context(), f.names, uid, stream.Message{Event: e}, p); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -35,6 +36,26 @@ type Gap struct {
 	Until   time.Time `json:"until"`
 	Process string    `json:"process"`
 	Dropped uint64    `json:"dropped"`
+	// Of is "refusals" if only refusals are missing.
+	Of string `json:"of,omitempty"`
+}
+
+// Missing says that the journal lacks records of an event, as far as that can be told from the others and from the store.
+type Missing struct {
+	// After is the time of the last record before those that are missing, if they are the last.
+	After *time.Time `json:"after,omitempty"`
+	Why   string     `json:"why"`
+}
+
+// Reference names another event.
+type Reference struct {
+	ID     string `json:"id"`
+	Source string `json:"source"`
+	// Trigger is the one whose subscriber replied.
+	Trigger string    `json:"trigger"`
+	At      time.Time `json:"at"`
+	// Dropped says that the reply had passed too many hops, and was not stored.
+	Dropped bool `json:"dropped,omitempty"`
 }
 
 // EventTrace is what became of one event.
@@ -49,8 +70,13 @@ type EventTrace struct {
 	Stored *Stored `json:"stored,omitempty"`
 	// Triggers are all those of the Broker that are in effect or were when the event was matched; absent before that.
 	Triggers []TriggerTrace `json:"triggers,omitempty"`
-	// Fate sums up: refused, stored (and not matched yet), filtered (no Trigger matched), pending, or settled.
+	// Fate sums up: refused, dropped (a reply that had passed too many hops), stored (and not matched yet), filtered (no Trigger
+	// matched), pending, settled, or unknown, where Missing or that of a Trigger says why.
 	Fate string `json:"fate"`
+	// ReplyTo names the events whose subscribers answered with this one.
+	ReplyTo []Reference `json:"replyTo,omitempty"`
+	// Missing is absent unless records are known to be, or may be missing.
+	Missing *Missing `json:"missing,omitempty"`
 }
 
 // Reception is a request that brought an event.
@@ -59,6 +85,8 @@ type Reception struct {
 	From string    `json:"from,omitempty"`
 	// Refused says why it was not stored.
 	Refused string `json:"refused,omitempty"`
+
+	until time.Time // when it was answered
 }
 
 // Stored is where an event was stored.
@@ -68,6 +96,8 @@ type Stored struct {
 	At       time.Time `json:"at"`
 	// Matched is when a filter read it.
 	Matched time.Time `json:"matched"`
+	// Process is the one that did.
+	Process string `json:"process,omitempty"`
 }
 
 // TriggerTrace is what became of an event for one Trigger.
@@ -79,12 +109,25 @@ type TriggerTrace struct {
 	// Note says what to make of it where that is not plain.
 	Note     string         `json:"note,omitempty"`
 	Attempts []AttemptTrace `json:"attempts,omitempty"`
-	// Fate is delivered, dead_lettered, parked, retrying, waiting, given_up, expired or pending; empty if it did not match.
+	// Replies are what the subscriber answered with.
+	Replies []Reference `json:"replies,omitempty"`
+	// Fate is delivered, dead_lettered, parked, retrying, waiting, given_up, expired, pending or unknown; empty if it did not match.
 	Fate string `json:"fate,omitempty"`
 	// At is since when.
 	At *time.Time `json:"at,omitempty"`
 	// Next is when the next attempt may be made.
 	Next *time.Time `json:"next,omitempty"`
+	// Missing is absent unless records are known to be, or may be missing.
+	Missing *Missing `json:"missing,omitempty"`
+
+	waits place // the message that stands for it, as far as it is known
+	last  time.Time
+}
+
+// place is where a message is, or was.
+type place struct {
+	stream   string
+	sequence uint64
 }
 
 // AttemptTrace is one attempt to deliver an event.
@@ -98,15 +141,19 @@ type AttemptTrace struct {
 	Reason     string `json:"reason,omitempty"`
 	Cause      string `json:"cause,omitempty"`
 	DeadLetter bool   `json:"deadLetter,omitempty"`
+	// Process is the one that made it.
+	Process string `json:"process,omitempty"`
 }
 
 // The fates of an event and, the last of them, of one for a Trigger.
 const (
 	fateRefused  = "refused"
+	fateDropped  = "dropped"
 	fateStored   = "stored"
 	fateFiltered = "filtered"
 	fateSettled  = "settled"
 	fatePending  = "pending"
+	fateUnknown  = "unknown"
 )
 
 func (h *Handler) getTrace(w http.ResponseWriter, r *http.Request) {
@@ -132,13 +179,29 @@ func (h *Handler) trace(r *http.Request) (*Trace, *Problem) {
 	if p := h.needsJournal(); p != nil {
 		return nil, p
 	}
-	found, err := journal.Find(r.Context(), h.opts.Journal, id)
-	if err != nil {
-		return nil, journalProblem(err)
-	}
 	namespace, _ := namespaceOf(r) // was looked at before
-	found.Records = slices.DeleteFunc(found.Records, func(r journal.Record) bool { return !inNamespace(r.Broker, namespace) })
-	return newTrace(id, found, h.opts.Catalog(), query.Get("broker"), query.Get("source")), nil
+	for again := false; ; again = true {
+		found, err := journal.Find(r.Context(), h.opts.Journal, id)
+		if err != nil {
+			return nil, journalProblem(err)
+		}
+		found.Records = slices.DeleteFunc(found.Records, func(r journal.Record) bool { return !inNamespace(r.Broker, namespace) })
+		catalog := h.opts.Catalog()
+		t := newTrace(id, found, catalog, query.Get("broker"), query.Get("source"))
+		lost, err := h.compare(r.Context(), t, catalog)
+		if err != nil {
+			t.Notes = append(t.Notes, "what waits is told by the journal alone: "+err.Error())
+		}
+		if !lost || again || err != nil {
+			return t, nil
+		}
+		// What was settled a moment ago may be told of a moment later.
+		select {
+		case <-time.After(journal.Settles):
+		case <-r.Context().Done():
+			return t, nil
+		}
+	}
 }
 
 func (h *Handler) needsJournal() *Problem {
@@ -163,7 +226,7 @@ func newTrace(id string, found journal.Found, catalog Catalog, broker, source st
 		t.Since = &found.Since
 	}
 	for _, g := range found.Gaps {
-		t.Gaps = append(t.Gaps, Gap{From: g.Due, Until: g.Time, Process: g.Peer, Dropped: g.Sequence})
+		t.Gaps = append(t.Gaps, Gap{From: g.Due, Until: g.Time, Process: g.Peer, Dropped: g.Sequence, Of: g.Reason})
 	}
 	if found.Cut {
 		t.Notes = append(t.Notes, "there are more records of this id than are shown")
@@ -214,20 +277,34 @@ func (t *tracer) of(name string) *TriggerTrace {
 func (t *tracer) add(r *journal.Record) {
 	switch r.Kind {
 	case journal.Received, journal.Refused:
-		t.Received = append(t.Received, Reception{At: r.Time, From: r.Peer, Refused: r.Reason})
+		t.Received = append(t.Received, Reception{At: r.Time, From: r.Peer, Refused: r.Reason, until: r.Time.Add(r.Duration)})
 	case journal.Matched:
 		t.match = r
-		t.Stored = &Stored{Sequence: r.Sequence, At: r.Due, Matched: r.Time}
+		t.Stored = &Stored{Sequence: r.Sequence, At: r.Due, Matched: r.Time, Process: r.Peer}
 		if t.catalog != nil {
 			t.Stored.Stream = t.catalog.Names.Events
 		}
 		for _, name := range r.Triggers {
-			t.of(name)
+			tt := t.of(name)
+			tt.last, tt.waits = r.Time, place{t.Stored.Stream, r.Sequence}
 		}
+		if r.Again {
+			t.Missing = &Missing{Why: whyAgain}
+		}
+	case journal.Replied:
+		t.ReplyTo = append(t.ReplyTo, referenceOf(r))
+	case journal.Answered:
+		tt := t.of(r.Trigger)
+		tt.Replies = append(tt.Replies, referenceOf(r))
 	case journal.Attempted:
 		tt := t.of(r.Trigger)
+		tt.last = r.Time
+		if r.Again && t.Missing == nil {
+			tt.Missing = &Missing{Why: whyAgain}
+		}
 		tt.Attempts = append(tt.Attempts, AttemptTrace{
 			Number: r.Attempt, At: r.Time, Seconds: r.Duration.Seconds(), Status: r.Status, Reason: r.Reason, Cause: r.Cause, DeadLetter: r.DeadLetter,
+			Process: r.Peer,
 		})
 		if r.Fate != journal.None {
 			tt.become(r)
@@ -235,7 +312,18 @@ func (t *tracer) add(r *journal.Record) {
 			tt.Fate, tt.At, tt.Next = fatePending, &r.Time, nil
 		}
 	case journal.Settled:
-		t.of(r.Trigger).become(r)
+		tt := t.of(r.Trigger)
+		tt.become(r)
+		tt.last = r.Time
+		switch {
+		case r.Fate == journal.Expired:
+			tt.Note = "it had waited in the backlog for longer than the Trigger allows, so no attempt was made any more"
+		case r.Sequence == 0 || t.catalog == nil:
+		case r.Fate == journal.Parked:
+			tt.waits = place{t.catalog.Names.Parked, r.Sequence}
+		default:
+			tt.waits = place{t.catalog.Names.Retries, r.Sequence}
+		}
 	default: // of no one event, or of a later version
 	}
 }
@@ -253,6 +341,9 @@ func (t *tracer) finish() EventTrace {
 		t.explainOthers()
 	}
 	for _, tt := range t.byTrigger {
+		if n := absentAttempt(tt.Attempts); n > 0 {
+			tt.Missing = &Missing{Why: fmt.Sprintf("there is no record of attempt %d; %s", n, whyKilled)}
+		}
 		t.Triggers = append(t.Triggers, *tt)
 	}
 	slices.SortFunc(t.Triggers, func(x, y TriggerTrace) int { return cmp.Compare(x.Trigger, y.Trigger) })
@@ -264,6 +355,9 @@ func (t *tracer) sum() string {
 	if t.match == nil && len(t.byTrigger) == 0 {
 		if len(t.Received) > 0 && !slices.ContainsFunc(t.Received, func(r Reception) bool { return r.Refused == "" }) {
 			return fateRefused
+		}
+		if len(t.ReplyTo) > 0 && len(t.Received) == 0 && !slices.ContainsFunc(t.ReplyTo, func(r Reference) bool { return !r.Dropped }) {
+			return fateDropped
 		}
 		return fateStored
 	}
@@ -282,6 +376,122 @@ func (t *tracer) sum() string {
 		return fateFiltered
 	}
 	return fateSettled
+}
+
+const (
+	whyKilled = "a process that is killed takes half a second of records with it"
+	whyAgain  = "the store handed it out again, for whoever had it did not settle it: a process that is killed takes half a second of " +
+		"records with it, perhaps of an attempt"
+)
+
+// referenceOf is the other event of a record of a reply.
+func referenceOf(r *journal.Record) Reference {
+	return Reference{ID: r.Cause, Source: r.Peer, Trigger: r.Trigger, At: r.Time, Dropped: r.Fate == journal.Dropped}
+}
+
+// absentAttempt is the number of the first attempt that must have been made before one that there is; 0 if there is none. They count from
+// 1 at the subscriber, at the dead letter sink, and again after a redrive.
+func absentAttempt(attempts []AttemptTrace) int {
+	last := map[bool]int{}
+	for _, a := range attempts {
+		if before := last[a.DeadLetter]; a.Number > before+1 {
+			return before + 1
+		}
+		last[a.DeadLetter] = a.Number
+	}
+	return 0
+}
+
+// compare asks the store for the messages that stand for what is not settled, and notes which are not there. lost says that records
+// of what became of them seem to be missing.
+func (h *Handler) compare(ctx context.Context, t *Trace, catalog Catalog) (lost bool, err error) {
+	for i := range t.Events {
+		e := &t.Events[i]
+		b := catalog[e.Broker]
+		if b == nil {
+			continue
+		}
+		if e.Fate == fateStored {
+			at := lastCame(e)
+			gone, err := h.readSince(ctx, b, at)
+			if err != nil {
+				return false, err
+			}
+			if gone {
+				lost = true
+				e.Fate, e.Missing = fateUnknown, &Missing{After: &at, Why: whyLost("")}
+			}
+		}
+		for k := range e.Triggers {
+			tt := &e.Triggers[k]
+			gone, err := h.isGone(ctx, tt)
+			switch {
+			case err != nil:
+				return false, err
+			case !gone:
+			case tt.Fate == journal.Parked.String():
+				tt.Note = "it is not parked any more: it was redriven a moment ago, removed, or dropped for its age or for want of room"
+			default:
+				lost = true
+				tt.Missing = &Missing{After: &tt.last, Why: whyLost(lastProcess(e, tt))}
+				tt.Fate, e.Fate = fateUnknown, fateUnknown
+			}
+		}
+	}
+	return lost, nil
+}
+
+func whyLost(process string) string {
+	if process != "" {
+		process = " (here it was " + process + ")"
+	}
+	return "the store has nothing of it any more, so it was settled by a process that was killed before it had stored its records, " +
+		"of half a second at most" + process
+}
+
+func lastProcess(e *EventTrace, tt *TriggerTrace) string {
+	if n := len(tt.Attempts); n > 0 {
+		return tt.Attempts[n-1].Process
+	}
+	return e.Stored.Process
+}
+
+// clockSkew is by how much the clocks of a process and of the store may differ.
+const clockSkew = 2 * time.Second
+
+// lastCame is when an event was stored last, as far as it is known.
+func lastCame(e *EventTrace) (at time.Time) {
+	for _, r := range e.Received {
+		if r.until.After(at) {
+			at = r.until
+		}
+	}
+	for _, r := range e.ReplyTo {
+		if r.At.After(at) {
+			at = r.At
+		}
+	}
+	return at
+}
+
+// readSince says whether the store has nothing left of the time when an event came in.
+func (h *Handler) readSince(ctx context.Context, b *Broker, at time.Time) (bool, error) {
+	state, err := h.opts.Reader.StreamState(ctx, b.Names.Events)
+	if err != nil {
+		return false, err
+	}
+	return state.Oldest.IsZero() || state.Oldest.After(at.Add(clockSkew)), nil
+}
+
+// isGone says whether the message that stands for an unsettled delivery is not in the store.
+func (h *Handler) isGone(ctx context.Context, tt *TriggerTrace) (bool, error) {
+	switch {
+	case !tt.Matched, tt.waits.sequence == 0, tt.waits.stream == "",
+		tt.Fate == journal.Delivered.String(), tt.Fate == journal.DeadLettered.String():
+		return false, nil
+	}
+	there, err := h.opts.Reader.Waits(ctx, tt.waits.stream, tt.waits.sequence)
+	return !there && err == nil, err
 }
 
 // explainOthers adds the Triggers of the Broker that did not match, with the reason as far as the attributes tell it.
@@ -325,6 +535,11 @@ type JournalLine struct {
 	Type   string    `json:"type,omitempty"`
 	// From is who sent an event that was received or refused.
 	From string `json:"from,omitempty"`
+	// Process is the one that matched it, made an attempt, or could not keep records.
+	Process string `json:"process,omitempty"`
+	// Reply is what the event was answered with, ReplyTo what it answers.
+	Reply   *Reference `json:"reply,omitempty"`
+	ReplyTo *Reference `json:"replyTo,omitempty"`
 	// Triggers are those that an event matched, Trigger is the one that an attempt or a fate is about.
 	Triggers   []string   `json:"triggers,omitempty"`
 	Trigger    string     `json:"trigger,omitempty"`
@@ -342,15 +557,26 @@ type JournalLine struct {
 
 func lineOf(r *journal.Record) JournalLine {
 	l := JournalLine{
-		At: r.Time, Kind: r.Kind.String(), Broker: r.Broker, ID: r.ID, Source: r.Source, Type: r.Type, From: r.Peer,
+		At: r.Time, Kind: r.Kind.String(), Broker: r.Broker, ID: r.ID, Source: r.Source, Type: r.Type,
 		Triggers: r.Triggers, Trigger: r.Trigger, Attempt: r.Attempt, Status: r.Status, Reason: r.Reason, Cause: r.Cause,
 		Seconds: r.Duration.Seconds(), DeadLetter: r.DeadLetter, Fate: r.Fate.String(),
 	}
 	if r.Fate == journal.Retrying && !r.Due.IsZero() {
 		l.Next = &r.Due
 	}
-	if r.Kind == journal.Gap {
-		l.Dropped = r.Sequence
+	switch r.Kind {
+	case journal.Received, journal.Refused:
+		l.From = r.Peer
+	case journal.Replied, journal.Answered:
+		other := referenceOf(r)
+		l.Cause, l.Reply = "", &other
+		if r.Kind == journal.Replied {
+			l.Reply, l.ReplyTo = nil, &other
+		}
+	case journal.Gap:
+		l.Dropped, l.Process = r.Sequence, r.Peer
+	default:
+		l.Process = r.Peer
 	}
 	return l
 }
@@ -499,6 +725,8 @@ func isFailure(r *journal.Record) bool {
 		return r.Fate != journal.Delivered && r.Fate != journal.DeadLettered
 	case journal.Settled, journal.Refused:
 		return r.Fate != journal.Waiting
+	case journal.Replied:
+		return r.Fate == journal.Dropped
 	default:
 		return false
 	}

@@ -179,7 +179,7 @@ func (r *redrive) one(ctx context.Context, sequence uint64, done fate) fate {
 	case p.Event == nil:
 		return unreadable
 	}
-	err = r.opts.Redriver.PublishRetry(ctx, names, p.TriggerUID, stream.Message{Event: original(p), ID: p.RedriveID()}, stream.Progress{})
+	_, err = r.opts.Redriver.PublishRetry(ctx, names, p.TriggerUID, stream.Message{Event: original(p), ID: p.RedriveID()}, stream.Progress{})
 	switch {
 	case errors.Is(err, stream.ErrTooLarge):
 		return tooLarge

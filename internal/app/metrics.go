@@ -12,6 +12,7 @@ import (
 	"millrace.dev/internal/telemetry"
 	"millrace.dev/pkg/broker"
 	"millrace.dev/pkg/dispatch"
+	"millrace.dev/pkg/journal"
 	"millrace.dev/pkg/observe"
 )
 
@@ -49,10 +50,34 @@ func (p *process) registerMetrics() error {
 		w := &waiting{conn: p.conn, log: p.log, catalog: func() adminapi.Catalog { return *p.parked.catalog.Load() }}
 		err = errors.Join(err, registerFilter(p.metrics, p.filter.dispatcher), registerWaiting(p.metrics, w))
 	}
+	if p.journal != nil {
+		err = errors.Join(err, registerJournal(p.metrics, p.journal.Stats))
+	}
 	if p.sources != nil {
 		err = errors.Join(err, registerSources(p.metrics, p.sources))
 	}
 	return err
+}
+
+func registerJournal(m *telemetry.Metrics, stats func() journal.Stats) error {
+	return errors.Join(
+		m.Counter(telemetry.Description{
+			Name: "millrace.journal.records", Unit: "{record}", Labels: labels{labelOutcome},
+			Text: "Records of the journal that are in the store (kept), that found no room or were not taken (dropped), and refusals " +
+				"beyond the rate that is kept (omitted).",
+		}, func(r report) {
+			s := stats()
+			r(float64(s.Kept), labelOutcome.String("kept"))
+			r(float64(s.Dropped), labelOutcome.String("dropped"))
+			r(float64(s.Omitted), labelOutcome.String("omitted"))
+		}),
+		m.Counter(telemetry.Description{
+			Name: "millrace.journal.blocks", Unit: "{block}", Text: "Blocks of the journal that this process has stored.",
+		}, func(r report) { r(float64(stats().Blocks)) }),
+		m.Counter(telemetry.Description{
+			Name: "millrace.journal.stored.size", Unit: "By", Text: "Their bytes, compressed. --journal-max-bytes bounds what is kept of them.",
+		}, func(r report) { r(float64(stats().Bytes)) }),
+	)
 }
 
 func oneIf(is bool) float64 {

@@ -45,6 +45,7 @@ and ` + "`_total`" + ` are added. Brokers and Triggers are named ` + "`namespace
 		{"Filter", func(m *telemetry.Metrics) error {
 			return errors.Join(registerFilter(m, nil), registerWaiting(m, nil))
 		}},
+		{"Journal of ingress and filter", func(m *telemetry.Metrics) error { return registerJournal(m, nil) }},
 		{"Sources", func(m *telemetry.Metrics) error { return registerSources(m, nil) }},
 	} {
 		m, err := telemetry.New(telemetry.Options{})

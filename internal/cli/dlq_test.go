@@ -96,8 +96,10 @@ func (l *parkingLot) PurgeParked(_ context.Context, _ *stream.Names, uid string,
 	return n, nil
 }
 
-func (l *parkingLot) PublishRetry(context.Context, *stream.Names, string, stream.Message, stream.Progress) error {
-	return l.redrive
+func (l *parkingLot) Waits(context.Context, string, uint64) (bool, error) { return true, nil }
+
+func (l *parkingLot) PublishRetry(context.Context, *stream.Names, string, stream.Message, stream.Progress) (uint64, error) {
+	return 0, l.redrive
 }
 
 const deletedUID = "0c5ad8d1-6b9e-5d7f-9a54-3b6ab4f5c001"

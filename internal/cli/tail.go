@@ -108,7 +108,7 @@ func (f *tailFlags) write(w io.Writer, style terminal.Style, l *adminapi.Journal
 func tailLine(style terminal.Style, l *adminapi.JournalLine) string {
 	at := style.Dim(l.At.Local().Format("15:04:05.000"))
 	if l.Kind == "gap" {
-		return at + " " + style.Hint(fmt.Sprintf("gap: %s of %s were not kept", plural(int(l.Dropped), "record"), terminal.Safe(l.From)))
+		return at + " " + style.Hint(fmt.Sprintf("gap: %s of %s were not kept", plural(int(l.Dropped), "record"), terminal.Safe(l.Process)))
 	}
 	what, paint := describeLine(l), style.Dim
 	switch {
@@ -159,7 +159,18 @@ func describeLine(l *adminapi.JournalLine) string {
 			text += ", next attempt at " + l.Next.Local().Format("15:04:05.000")
 		}
 		return text
+	case "answered":
+		return l.Trigger + " replied with " + l.Reply.ID + fateOfReply(l.Reply)
+	case "replied":
+		return "reply of " + l.Trigger + " to " + l.ReplyTo.ID + fateOfReply(l.ReplyTo)
 	default:
 		return l.Kind + " " + l.Fate + " " + l.Trigger
 	}
+}
+
+func fateOfReply(r *adminapi.Reference) string {
+	if r.Dropped {
+		return ", dropped, for it had passed too many hops"
+	}
+	return ""
 }

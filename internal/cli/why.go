@@ -106,6 +106,12 @@ func notFound(t *adminapi.Trace) error {
 	if len(t.Gaps) > 0 {
 		text += ", with gaps"
 	}
+	for _, g := range t.Gaps {
+		if g.Of != "" {
+			text += "; it lacks " + plural(int(g.Dropped), "refusal") + " of the minute before " + g.Until.Local().Format(timeLayout)
+			break
+		}
+	}
 	return errors.New(text + "; the id must be given in full, and an event of a moment ago may take half a second to be in it")
 }
 
@@ -153,7 +159,7 @@ func gapsOf(t *adminapi.Trace) []adminapi.Gap {
 	}
 	var gaps []adminapi.Gap
 	for _, g := range t.Gaps {
-		if !first.IsZero() && !g.Until.Before(first) {
+		if !first.IsZero() && !g.Until.Before(first) && g.Of == "" {
 			gaps = append(gaps, g)
 		}
 	}
@@ -188,12 +194,22 @@ func printEventTrace(b *bytes.Buffer, style terminal.Style, e *adminapi.EventTra
 		}
 		line("Received", "%s%s", moment(r.At, now), from)
 	}
+	for _, r := range e.ReplyTo {
+		text := fmt.Sprintf("%s of the subscriber of %s to event %s from %s", moment(r.At, now), safe(r.Trigger), safe(r.ID), safe(r.Source))
+		if r.Dropped {
+			text += ": " + style.Bad("dropped, for it had passed too many hops")
+		}
+		line("Reply", "%s", text)
+	}
 	switch {
 	case e.Stored != nil:
 		line("Stored", "%s as message %d of stream %s", moment(e.Stored.At, now), e.Stored.Sequence, orDash(e.Stored.Stream))
 		line("Matched", "%s %s", moment(e.Stored.Matched, now), matchCount(e))
 	case e.Fate == "stored":
 		line("Matched", "%s", style.Hint("not yet: it waits for a filter to read it; is one running?"))
+	}
+	if e.Missing != nil {
+		line("Missing", "%s", style.Hint(describeMissing(e.Missing, now)))
 	}
 	for i := range e.Triggers {
 		fmt.Fprintln(b)
@@ -212,6 +228,7 @@ func matchCount(e *adminapi.EventTrace) string {
 }
 
 func printTriggerTrace(b *bytes.Buffer, style terminal.Style, t *adminapi.TriggerTrace, now time.Time) {
+	safe := terminal.Safe
 	mark := style.Bad("✗")
 	fate := "did not match"
 	if t.Matched {
@@ -221,9 +238,11 @@ func printTriggerTrace(b *bytes.Buffer, style terminal.Style, t *adminapi.Trigge
 			mark = style.Good("✓")
 		case "dead_lettered", "parked", "given_up", "expired":
 			mark = style.Bad("!")
+		case "unknown":
+			mark = style.Bad("?")
 		}
 	}
-	fmt.Fprintf(b, "%s %s  %s\n", mark, style.Bold(terminal.Safe(t.Trigger)), fate)
+	fmt.Fprintf(b, "%s %s  %s\n", mark, style.Bold(safe(t.Trigger)), fate)
 	for _, f := range t.Failures {
 		writeFailure(b, style, f)
 	}
@@ -248,6 +267,24 @@ func printTriggerTrace(b *bytes.Buffer, style terminal.Style, t *adminapi.Trigge
 		}
 		fmt.Fprintln(b)
 	}
+	for _, r := range t.Replies {
+		text := "replied with event " + safe(r.ID) + " from " + safe(r.Source)
+		if r.Dropped {
+			text += ", dropped, for it had passed too many hops"
+		}
+		fmt.Fprintf(b, "    %s  %s\n", moment(r.At, now), text)
+	}
+	if t.Missing != nil {
+		fmt.Fprintf(b, "    %s\n", style.Hint(describeMissing(t.Missing, now)))
+	}
+}
+
+// describeMissing says what the journal lacks.
+func describeMissing(m *adminapi.Missing, now time.Time) string {
+	if m.After == nil {
+		return terminal.Safe(m.Why)
+	}
+	return "no record after " + moment(*m.After, now) + ": " + terminal.Safe(m.Why)
 }
 
 func shortDuration(seconds float64) string {
@@ -290,6 +327,10 @@ func describeFate(t *adminapi.TriggerTrace, now time.Time) string {
 		return "given up" + at + ", on its way to the dead letter sink or the parking stream"
 	case "pending":
 		return "under way"
+	case "expired":
+		return "given up" + at + " for it waited too long, on its way to the dead letter sink or the parking stream"
+	case "unknown":
+		return "settled, but it is not known how"
 	default:
 		return t.Fate + at
 	}

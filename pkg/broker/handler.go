@@ -191,7 +191,7 @@ func checkEncoding(mode event.Mode, header http.Header) *refusal {
 	return nil
 }
 
-// admit returns the messages to store for the events of a request.
+// admit returns the messages to store for the events of a request, and those that it refuses as far as they can be told of.
 func (h *Handler) admit(mode event.Mode, header http.Header, body []byte, b *Broker) ([]stream.Message, *refusal) {
 	if mode == event.ModeBatch {
 		return h.admitBatch(header, body, b)
@@ -200,10 +200,11 @@ func (h *Handler) admit(mode event.Mode, header http.Header, body []byte, b *Bro
 	if err != nil {
 		return nil, refuseEvent(err)
 	}
+	msgs := []stream.Message{b.message(e)}
 	if err := h.check(e, b); err != nil {
-		return nil, refuseEvent(err)
+		return msgs, refuseEvent(err)
 	}
-	return []stream.Message{b.message(e)}, nil
+	return msgs, nil
 }
 
 func decode(mode event.Mode, header http.Header, body []byte) (*event.Event, error) {
@@ -233,10 +234,10 @@ func (h *Handler) admitBatch(header http.Header, body []byte, b *Broker) ([]stre
 	msgs := make([]stream.Message, len(events))
 	for i, e := range events {
 		e.Headers = passOn
-		if err := h.check(e, b); err != nil {
-			return nil, refuseEvent(err).atIndex(i)
-		}
 		msgs[i] = b.message(e)
+		if err := h.check(e, b); err != nil {
+			return msgs[:i+1], refuseEvent(err).atIndex(i)
+		}
 	}
 	return msgs, nil
 }

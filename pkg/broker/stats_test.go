@@ -50,6 +50,12 @@ func TestRequestsAreCountedByBroker(t *testing.T) {
 		t.Errorf("told of %+v", seen.all)
 	}
 
+	// An event that could be read is told of though it is refused, for its id.
+	serve(h, post("/shop/orders", "x", "ce-id", "looped", "ce-source", "/s", "ce-type", "t", "ce-specversion", "1.0", "ce-knativebrokerttl", "0"))
+	if last := seen.all[len(seen.all)-1]; last.Refused == "" || last.Event == nil || last.Event.Value(event.ID) != "looped" {
+		t.Errorf("told of %+v", last)
+	}
+
 	// A Broker that stays goes on counting, one that is gone leaves nothing.
 	h.SetTable(broker.NewTable([]*broker.Broker{{Names: stream.NewNames("shop", "orders", "uid-1")}, {Names: stream.NewNames("shop", "new", "u")}}))
 	for _, s := range h.ByBroker() {

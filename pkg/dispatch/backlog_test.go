@@ -3,6 +3,7 @@ package dispatch_test
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -196,6 +197,9 @@ func TestDeletedConsumersAreMadeAgain(t *testing.T) {
 // attempt spent on them.
 func TestBacklogMaxAge(t *testing.T) {
 	f := newFixture(t)
+	f.stop(0)
+	seen := newDiary()
+	f.start(dispatch.Options{Recorder: seen})
 	dead := newSubscriber(t, func(_ int, w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
 	var data atomic.Value
 	sink := newSubscriber(t, func(_ int, _ http.ResponseWriter, r *http.Request) {
@@ -219,6 +223,17 @@ func TestBacklogMaxAge(t *testing.T) {
 	tr2.Policy.BacklogMaxAge = 50 * time.Millisecond
 	f.serve(&tr2)
 	eventually(t, "the events of the backlog are given up", func() bool { return sink.total() >= count-tried })
+	eventually(t, "it is told that they waited too long, and where they went", func() bool {
+		seen.mu.Lock()
+		defer seen.mu.Unlock()
+		n := 0
+		for _, fates := range seen.fates {
+			if i := slices.Index(fates, "expired"); i >= 0 && slices.Contains(fates[i:], "dead_lettered") {
+				n++
+			}
+		}
+		return n >= count-tried
+	})
 	if data.Load() != "500" {
 		t.Errorf("knativeerrorcode %v", data.Load())
 	}

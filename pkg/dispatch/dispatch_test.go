@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -337,6 +338,9 @@ func TestDeadLettersGoToTheSinkUntilItTakesThem(t *testing.T) {
 
 func TestRepliesComeBackIntoTheBroker(t *testing.T) {
 	f := newFixture(t)
+	f.stop(0)
+	seen := newDiary()
+	f.start(dispatch.Options{Recorder: seen})
 	answering := newSubscriber(t, func(_ int, w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("ce-specversion", "1.0")
@@ -353,6 +357,11 @@ func TestRepliesComeBackIntoTheBroker(t *testing.T) {
 	f.serve(f.trigger("ask", "question", answering.URL), f.trigger("listen", "answer", listening.URL))
 	f.publish("question", "q")
 	f.waitEmpty()
+	seen.mu.Lock()
+	if got := seen.fates["q"]; len(got) == 0 || got[0] != "reply q stored" {
+		t.Errorf("told of %v, want the reply first", got)
+	}
+	seen.mu.Unlock()
 	if listening.times("q") != 1 {
 		t.Errorf("the reply was delivered %d times, want 1", listening.times("q"))
 	}
@@ -363,6 +372,9 @@ func TestRepliesComeBackIntoTheBroker(t *testing.T) {
 
 func TestReplyLoopsEnd(t *testing.T) {
 	f := newFixture(t)
+	f.stop(0)
+	seen := newDiary()
+	f.start(dispatch.Options{Recorder: seen})
 	echo := newSubscriber(t, func(_ int, w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		for _, name := range []string{"ce-specversion", "ce-id", "ce-source", "ce-type"} {
@@ -374,6 +386,11 @@ func TestReplyLoopsEnd(t *testing.T) {
 	f.publish("x", "a")
 	eventually(t, "the loop ends", func() bool { return f.counts("loop").RepliesDropped == 1 })
 	f.waitEmpty()
+	seen.mu.Lock()
+	defer seen.mu.Unlock()
+	if got := seen.fates["a"]; !slices.Contains(got, "reply a stored") || !slices.Contains(got, "reply a dropped") {
+		t.Errorf("told of %v", got)
+	}
 	if got := echo.times("a"); got != event.DefaultHopLimit {
 		t.Errorf("the event went round %d times, want %d", got, event.DefaultHopLimit)
 	}

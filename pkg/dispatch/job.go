@@ -149,7 +149,7 @@ func (r *runner) settle(j job, result delivery.Result, begun time.Time) {
 			counts.endToEnd.Observe(ended.Sub(arrived), ended, j.event)
 		}
 		j.settle.done()
-		r.tellFate(&j, observe.Delivered)
+		r.tellFate(&j, observe.Delivered, 0)
 	case delivery.RetryIn:
 		counts.retried.Add(1)
 		note(&j.progress, j.to.Subscriber, result)
@@ -278,19 +278,28 @@ func (r *runner) tellAttempt(j *job, result delivery.Result, d delivery.Decision
 		return
 	}
 	r.opts.Recorder.Attempted(observe.Attempt{
-		Trigger: j.to.seen, Event: j.event, Origin: j.origin, DeadLetter: j.to.sink == nil, Number: j.progress.Attempt,
+		Trigger: j.to.seen, Event: j.event, Origin: j.origin, Again: j.settle.delivery.Deliveries() > 1, DeadLetter: j.to.sink == nil, Number: j.progress.Attempt,
 		At: begun, Took: result.Duration, Destination: j.to.address, Status: result.Status,
 		Reason: result.Reason().String(), Err: result.Err, Action: d.Action.String(), Delay: d.Delay,
 	})
 }
 
-func (r *runner) tellFate(j *job, fate observe.Fate) {
+// tellFate tells where the job ended or waits; sequence is that of the message that it waits as.
+func (r *runner) tellFate(j *job, fate observe.Fate, sequence uint64) {
 	if r.opts.Recorder == nil || j.to.seen == nil { // a Trigger that is not in effect cannot be told of
 		return
 	}
 	r.opts.Recorder.Settled(observe.Settlement{
 		Trigger: j.to.seen, Event: j.event, Origin: j.origin, Fate: fate, Attempts: j.progress.Attempt, At: time.Now(), Due: j.progress.Due,
+		Sequence: sequence,
 	})
+}
+
+func (r *runner) tellReply(j *job, reply *event.Event, dropped bool) {
+	if r.opts.Recorder == nil {
+		return
+	}
+	r.opts.Recorder.Replied(observe.Reply{Trigger: j.to.seen, Event: reply, To: j.event, At: time.Now(), Dropped: dropped})
 }
 
 // storeReply admits a reply like any other event and stores it. A reply that has passed too many hops is dropped: storing
@@ -299,6 +308,7 @@ func (r *runner) storeReply(j *job, reply *event.Event) error {
 	if err := event.Admit(reply, time.Now()); err != nil {
 		j.to.counts.repliesDropped.Add(1)
 		r.log.Warn("drop a reply", slog.String("trigger", j.to.name), slog.Any("error", err))
+		r.tellReply(j, reply, true)
 		return nil
 	}
 	m := stream.Message{Event: reply, ID: j.messageID("reply")}
@@ -315,6 +325,7 @@ func (r *runner) storeReply(j *job, reply *event.Event) error {
 	switch {
 	case err == nil:
 		j.to.counts.replies.Add(1)
+		r.tellReply(j, reply, false)
 	case errors.Is(err, stream.ErrTooLarge):
 		return delivery.ErrReplyTooLarge
 	}
@@ -355,11 +366,13 @@ func (r *runner) postpone(j job, delay time.Duration, why observe.Fate) {
 	if delay <= 0 {
 		m.ID = j.messageID("wait")
 	}
-	if r.store(&j, func(ctx context.Context) error {
-		return r.opts.Publisher.PublishRetry(ctx, r.names, j.to.key, m, j.progress)
+	var sequence uint64
+	if r.store(&j, func(ctx context.Context) (err error) {
+		sequence, err = r.opts.Publisher.PublishRetry(ctx, r.names, j.to.key, m, j.progress)
+		return err
 	}) {
 		r.retries.stored(j.to.key, delay)
-		r.tellFate(&j, why)
+		r.tellFate(&j, why, sequence)
 	}
 }
 
@@ -380,11 +393,13 @@ func (r *runner) giveUp(j job, result delivery.Result) {
 
 func (r *runner) park(j job) {
 	m := stream.Message{Event: j.event, ID: j.messageID("park")}
-	if r.store(&j, func(ctx context.Context) error {
-		return r.opts.Publisher.Park(ctx, r.names, j.to.UID, m, j.progress)
+	var sequence uint64
+	if r.store(&j, func(ctx context.Context) (err error) {
+		sequence, err = r.opts.Publisher.Park(ctx, r.names, j.to.UID, m, j.progress)
+		return err
 	}) {
 		j.to.counts.parked.Add(1)
-		r.tellFate(&j, observe.Parked)
+		r.tellFate(&j, observe.Parked, sequence)
 	}
 }
 
@@ -412,7 +427,7 @@ func (r *runner) runDeadLetter(j job) {
 		j.to.counts.deadLettered.Add(1)
 		r.tellAttempt(&j, result, delivery.Decision{Action: delivery.Done}, begun)
 		j.settle.done()
-		r.tellFate(&j, observe.DeadLettered)
+		r.tellFate(&j, observe.DeadLettered, 0)
 	case outcome == delivery.Abandoned:
 		// The process is stopping: the message stays unsettled and comes again.
 	case result.Reason() == delivery.ReasonUnsendable:

@@ -47,6 +47,16 @@ func (d *diary) Settled(s observe.Settlement) {
 	d.fates[s.Event.Value(event.ID)] = append(d.fates[s.Event.Value(event.ID)], s.Fate.String())
 }
 
+func (d *diary) Replied(x observe.Reply) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	fate := "stored"
+	if x.Dropped {
+		fate = "dropped"
+	}
+	d.fates[x.To.Value(event.ID)] = append(d.fates[x.To.Value(event.ID)], "reply "+x.Event.Value(event.ID)+" "+fate)
+}
+
 func TestARecorderIsToldOfEachStep(t *testing.T) {
 	f := newFixture(t)
 	f.stop(0)

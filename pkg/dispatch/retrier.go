@@ -367,7 +367,9 @@ func (t *retrier) expired(rt *route, d *stream.Delivery) bool {
 	if s == nil {
 		return false
 	}
-	t.r.giveUp(t.job(rt, d, s), delivery.Result{Err: fmt.Errorf("%w for %s", errExpired, rt.Policy.BacklogMaxAge)})
+	j := t.job(rt, d, s)
+	t.r.tellFate(&j, observe.Expired, 0)
+	t.r.giveUp(j, delivery.Result{Err: fmt.Errorf("%w for %s", errExpired, rt.Policy.BacklogMaxAge)})
 	return true
 }
 

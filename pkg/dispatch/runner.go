@@ -246,6 +246,7 @@ func (r *runner) tellMatch(d *stream.Delivery, failed int) {
 	}
 	r.opts.Recorder.Matched(observe.Match{
 		Broker: r.broker, Event: d.Event, Sequence: d.Sequence(), Stored: d.Stored(), At: time.Now(), Triggers: r.told, Errors: failed,
+		Again: d.Deliveries() > 1,
 	})
 }
 

@@ -35,6 +35,7 @@ const (
 	hasDuration
 	hasDue
 	hasAttributes
+	hasAgain // of no bytes, so versions before it read on
 )
 
 const (
@@ -109,7 +110,7 @@ func (e *Encoder) Add(r *Record) {
 		e.again(r.Reason)
 	}
 	if has&hasCause != 0 {
-		e.text(r.Cause, maxCause)
+		e.text(r.Cause, mostOfCause(r.Kind))
 	}
 	if has&hasDuration != 0 {
 		e.number(uint64(r.Duration.Microseconds()))
@@ -141,12 +142,21 @@ func fieldsOf(r *Record) int {
 		{hasDuration, r.Duration > 0},
 		{hasDue, !r.Due.IsZero()},
 		{hasAttributes, len(r.Attributes) > 0},
+		{hasAgain, r.Again},
 	} {
 		if f.set {
 			has |= f.bit
 		}
 	}
 	return has
+}
+
+// mostOfCause is how long Cause may be: where it is an id, as long as ids.
+func mostOfCause(k Kind) int {
+	if k == Replied || k == Answered {
+		return maxText
+	}
+	return maxCause
 }
 
 // attributes writes those beside id, source and type, as long as there is room for them; the number says whether any is
@@ -257,7 +267,7 @@ func (d *decoder) record(r *Record) {
 	if has&hasFate != 0 {
 		r.Fate = Fate(d.byte())
 	}
-	r.DeadLetter = has&hasDeadLetter != 0
+	r.DeadLetter, r.Again = has&hasDeadLetter != 0, has&hasAgain != 0
 	if has&hasSequence != 0 {
 		r.Sequence = d.number()
 	}

@@ -24,9 +24,12 @@ const gapSubject = "gap"
 // Shard is the shard that holds the records of events with the given id.
 func Shard(id string) int {
 	h := fnv.New32a()
-	_, _ = h.Write([]byte(id)) // never fails
+	_, _ = h.Write([]byte(cut(id))) // never fails
 	return int(h.Sum32() % Shards)
 }
+
+// cut is as much of a text as is kept.
+func cut(s string) string { return s[:min(len(s), maxText)] }
 
 // Kind is what a Record tells of.
 type Kind uint8
@@ -36,7 +39,7 @@ const (
 	// Received says that the ingress stored the event: Peer, and Duration, which is how long that took.
 	Received Kind = iota + 1
 	// Matched says that the filter read the event: Triggers that matched it, Attributes, Sequence, and Due, which is when the
-	// event was stored.
+	// event was stored. Peer is the process that made this record and the next two.
 	Matched
 	// Attempted says what came of one attempt to deliver the event to Trigger's subscriber or, with DeadLetter, to its dead
 	// letter sink: Attempt, Status, Reason, Cause, Duration, and Fate.
@@ -44,13 +47,20 @@ const (
 	// Settled says where the event went for Trigger without an attempt: Fate.
 	Settled
 	// Replied says that Trigger's subscriber answered with the event and it was stored, or dropped if Fate is Dropped.
-	// Cause is the id of the event that was answered.
+	// Cause is the id of the event that was answered, Peer its source.
 	Replied
-	// Gap says that Sequence records since Due, of any event, were not kept by the process that Peer names.
+	// Gap says that Sequence records since Due, of any event, were not kept by the process that Peer names. If Reason is
+	// [OfRefusals], they are all of the kind Refused.
 	Gap
 	// Refused says that the ingress did not store the event: Peer, Reason.
 	Refused
+	// Answered is the other side of Replied: Trigger's subscriber answered the event with the one whose id is Cause and whose
+	// source is Peer.
+	Answered
 )
+
+// OfRefusals is the Reason of a Gap that only refusals fell into.
+const OfRefusals = "refusals"
 
 // Fate is what became of an event for one Trigger.
 type Fate uint8
@@ -71,7 +81,7 @@ const (
 	Parked
 	// GivenUp says that the subscriber was given up, and the event goes on to the dead letter sink or the parking stream.
 	GivenUp
-	// Expired says that it waited too long for the subscriber; it goes on like one given up.
+	// Expired says that it waited longer for the subscriber than the Trigger allows; it goes on like one given up.
 	Expired
 	// Dropped says that a reply had passed too many hops and was not stored.
 	Dropped
@@ -82,7 +92,7 @@ var fates = [...]string{"", "delivered", "retrying", "waiting", "dead_lettered",
 // String is the fate as programs read it.
 func (f Fate) String() string { return nameOf(fates[:], int(f)) }
 
-var kinds = [...]string{"", "received", "matched", "attempted", "settled", "replied", "gap", "refused"}
+var kinds = [...]string{"", "received", "matched", "attempted", "settled", "replied", "gap", "refused", "answered"}
 
 // String is the kind as programs read it.
 func (k Kind) String() string { return nameOf(kinds[:], int(k)) }
@@ -101,7 +111,9 @@ type Record struct {
 	Fate Fate
 	// DeadLetter says that it is about the way to the dead letter sink.
 	DeadLetter bool
-	Time       time.Time
+	// Again says that the store had handed the event out before, to whoever did not settle it.
+	Again bool
+	Time  time.Time
 	// Broker is namespace/name.
 	Broker string
 	// ID, Source and Type are the event's.
@@ -109,7 +121,7 @@ type Record struct {
 	// Sequence is that of the stored message: of the event stream or, with Retrying, Waiting and Parked, of the stream in
 	// which it waits; 0 if it is not known.
 	Sequence uint64
-	// Peer is the address that the event came from.
+	// Peer is the address that the event came from, or what the Kind says.
 	Peer string
 	// Trigger is namespace/name; Triggers are those that matched.
 	Trigger  string

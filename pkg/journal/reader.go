@@ -30,6 +30,7 @@ type Found struct {
 // Find returns what the journal holds of events with the given id.
 func Find(ctx context.Context, s Store, id string) (Found, error) {
 	var f Found
+	id = cut(id)
 	err := s.ReadJournal(ctx, Subject(Shard(id)), func(stored time.Time, data []byte) bool {
 		if f.Since.IsZero() {
 			f.Since = stored

@@ -10,19 +10,25 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/time/rate"
 )
 
 const (
 	// DefaultBuffer is how many records wait in memory to be stored.
 	DefaultBuffer = 16 << 10
-	// flushEvery is how long a record waits at most before it is on its way to the store.
+	// flushEvery is how long a record waits at most before it is on its way to the store, and so how much a process that is killed
+	// takes with it while the store takes blocks.
 	flushEvery = 500 * time.Millisecond
+	// Settles is how long it takes until what a process did is in a store that takes blocks without delay.
+	Settles = 2 * flushEvery
 	// blockSize is at how many bytes, uncompressed, a block is complete.
 	blockSize = 128 << 10
 	// storeTimeout bounds the wait for the store to confirm blocks. Meanwhile records gather in the buffer.
 	storeTimeout = 5 * time.Second
 	// maxPending bounds the bytes of blocks that are kept while the store takes none.
 	maxPending = 8 << 20
+	// omissionsEvery is how often it is told of refusals that were not recorded.
+	omissionsEvery = time.Minute
 	// hastenAt is the part of the buffer that has it emptied before its time.
 	hastenAt = 4
 )
@@ -52,17 +58,22 @@ type Writer struct {
 	stopped bool
 
 	kept, dropped atomic.Uint64
+	omitted       atomic.Uint64 // refusals, which dropped does not count
+	stored, bytes atomic.Uint64 // blocks
+	refusals      *rate.Limiter
 
 	// What follows belongs to the goroutine that stores.
-	spare    []Record
-	shards   [Shards]Encoder
-	blocks   []Block
-	told     uint64 // of dropped
-	gapSince time.Time
-	clear    time.Time // until when nothing was missing
-	last     bool      // nothing is tried again
-	number   uint64    // of the last block
-	id       string    // of this Writer
+	spare        []Record
+	shards       [Shards]Encoder
+	blocks       []Block
+	told         uint64    // of dropped
+	toldOmitted  uint64    // of omitted, that is told
+	omissionTold time.Time // when
+	gapSince     time.Time
+	clear        time.Time // until when nothing was missing
+	last         bool      // nothing is tried again
+	number       uint64    // of the last block
+	id           string    // of this Writer
 }
 
 // NewWriter returns a Writer that works until [Writer.Stop].
@@ -73,7 +84,7 @@ func NewWriter(o WriterOptions) *Writer {
 	}
 	w := &Writer{
 		opts: o, wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
-		clear: time.Now(), id: uuid.NewString(),
+		clear: time.Now(), omissionTold: time.Now(), id: uuid.NewString(), refusals: rate.NewLimiter(refusalRate, refusalBurst),
 	}
 	go w.run()
 	return w
@@ -104,12 +115,19 @@ func (w *Writer) Record(r *Record) {
 
 // Stats counts records since the Writer began.
 type Stats struct {
-	// Kept are in the store, Dropped are not.
-	Kept, Dropped uint64
+	// Kept are in the store, Dropped are not: there was no room for them, or the store did not take them. Omitted are refusals that
+	// were not recorded, for there were too many, or they had no id.
+	Kept, Dropped, Omitted uint64
+	// Blocks were stored, of Bytes.
+	Blocks, Bytes uint64
 }
 
 // Stats returns the counts so far.
-func (w *Writer) Stats() Stats { return Stats{Kept: w.kept.Load(), Dropped: w.dropped.Load()} }
+func (w *Writer) Stats() Stats {
+	return Stats{
+		Kept: w.kept.Load(), Dropped: w.dropped.Load(), Omitted: w.omitted.Load(), Blocks: w.stored.Load(), Bytes: w.bytes.Load(),
+	}
+}
 
 // Stop stores what was taken, for as long as ctx allows, and drops what comes later.
 func (w *Writer) Stop(ctx context.Context) {
@@ -198,17 +216,12 @@ func (w *Writer) flush() {
 func (w *Writer) store() {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
-	count := func(blocks []Block) (n int) {
-		for _, b := range blocks {
-			if b.Subject != gapSubject {
-				n += b.Records
-			}
-		}
-		return n
-	}
-	total := count(w.blocks)
+	all := sizesOf(w.blocks)
 	failed := w.opts.Store.StoreJournal(ctx, w.blocks)
-	w.kept.Add(uint64(total - count(failed)))
+	lost := sizesOf(failed)
+	w.kept.Add(all.records - lost.records)
+	w.stored.Add(all.blocks - lost.blocks)
+	w.bytes.Add(all.bytes - lost.bytes)
 	w.blocks = w.blocks[:0]
 	size := 0
 	for _, b := range failed {
@@ -224,8 +237,22 @@ func (w *Writer) store() {
 	}
 }
 
+type sizes struct{ records, blocks, bytes uint64 }
+
+func sizesOf(blocks []Block) (s sizes) {
+	for _, b := range blocks {
+		s.blocks++
+		s.bytes += uint64(len(b.Data))
+		if b.Subject != gapSubject {
+			s.records += uint64(b.Records)
+		}
+	}
+	return s
+}
+
 // tell adds a block that says what has been dropped since it was told last.
 func (w *Writer) tell() {
+	w.tellOmitted()
 	dropped := w.dropped.Load()
 	if dropped == w.told {
 		return
@@ -239,4 +266,17 @@ func (w *Writer) tell() {
 	e.Add(&Record{Kind: Gap, Time: time.Now(), Peer: w.opts.Name, Sequence: dropped - w.told, Due: w.gapSince})
 	w.put(gapSubject, &e, int(dropped-w.told))
 	w.told = dropped
+}
+
+// tellOmitted adds one that says which refusals were not recorded.
+func (w *Writer) tellOmitted() {
+	omitted := w.omitted.Load()
+	if omitted == w.toldOmitted || !w.last && time.Since(w.omissionTold) < omissionsEvery {
+		return
+	}
+	now := time.Now()
+	var e Encoder
+	e.Add(&Record{Kind: Gap, Time: now, Peer: w.opts.Name, Sequence: omitted - w.toldOmitted, Due: w.omissionTold, Reason: OfRefusals})
+	w.put(gapSubject, &e, 0)
+	w.toldOmitted, w.omissionTold = omitted, now
 }

@@ -22,6 +22,8 @@ type Recorder interface {
 	Attempted(Attempt)
 	// Settled is called when a delivery has reached its fate, or waits in the store for another attempt.
 	Settled(Settlement)
+	// Replied is called for each reply of a subscriber that was stored or dropped, before Attempted is for what it answers.
+	Replied(Reply)
 }
 
 // Broker is a Broker to a Recorder. The same pointer stands for the same Broker for as long as it is served.
@@ -65,6 +67,8 @@ type Match struct {
 	Stored   time.Time
 	// At is when it was matched.
 	At time.Time
+	// Again says that the store handed the event out before, to whoever did not settle it.
+	Again bool
 	// Triggers are those that matched, perhaps none. The slice is only lent.
 	Triggers []*Trigger
 	// Errors is how many filter expressions failed, and so did not match.
@@ -77,6 +81,8 @@ type Attempt struct {
 	Event   *event.Event
 	// Origin names the stored message: e and its sequence in the stream of accepted events, or r and that in the retry stream.
 	Origin string
+	// Again says that the store handed that message out before, to whoever did not settle it.
+	Again bool
 	// DeadLetter says that it was made at the dead letter sink.
 	DeadLetter bool
 	// Number counts the attempts at this address, from 1.
@@ -100,7 +106,7 @@ type Attempt struct {
 // Fate is what became of a delivery.
 type Fate uint8
 
-// The fates. Of these [Retried] and [Overflowed] are not final.
+// The fates. Of these [Retried], [Overflowed] and [Expired] are not final.
 const (
 	// Delivered: the subscriber has accepted the event.
 	Delivered Fate = iota
@@ -112,6 +118,8 @@ const (
 	Retried
 	// Overflowed: it waits in the backlog for a place, no attempt was spent.
 	Overflowed
+	// Expired: it waited longer for the subscriber than the Trigger allows, and goes on to the dead letter sink or the parking stream.
+	Expired
 )
 
 // String returns the fate in the form of a metric label.
@@ -125,8 +133,10 @@ func (f Fate) String() string {
 		return "parked"
 	case Retried:
 		return "retried"
-	default:
+	case Overflowed:
 		return "overflowed"
+	default:
+		return "expired"
 	}
 }
 
@@ -141,6 +151,19 @@ type Settlement struct {
 	Attempts int
 	// At is when it was settled, Due when the next attempt may be made, if there will be one.
 	At, Due time.Time
+	// Sequence is that of the message that it waits as, in the retry or the parking stream; 0 if it does not.
+	Sequence uint64
+}
+
+// Reply is an event that a subscriber answered with.
+type Reply struct {
+	Trigger *Trigger
+	// Event is the reply, To the event that it answers.
+	Event, To *event.Event
+	// At is when it was stored or dropped.
+	At time.Time
+	// Dropped says that it had passed too many hops and was not stored.
+	Dropped bool
 }
 
 // All returns a Recorder that tells each of the given ones in turn, leaving out those that are nil; nil if none is left.
@@ -188,6 +211,13 @@ func (s several) Attempted(a Attempt) {
 func (s several) Settled(f Settlement) {
 	for _, r := range s {
 		r.Settled(f)
+	}
+}
+
+// Replied implements [Recorder].
+func (s several) Replied(x Reply) {
+	for _, r := range s {
+		r.Replied(x)
 	}
 }
 

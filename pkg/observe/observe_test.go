@@ -85,6 +85,7 @@ func (c count) Arrived(observe.Arrival)    { *c.calls++ }
 func (c count) Matched(observe.Match)      { *c.calls++ }
 func (c count) Attempted(observe.Attempt)  { *c.calls++ }
 func (c count) Settled(observe.Settlement) { *c.calls++ }
+func (c count) Replied(observe.Reply)      { *c.calls++ }
 
 func TestAllTellsEveryRecorder(t *testing.T) {
 	if observe.All(nil, nil) != nil {
@@ -101,13 +102,14 @@ func TestAllTellsEveryRecorder(t *testing.T) {
 		all.Matched(observe.Match{})
 		all.Attempted(observe.Attempt{})
 		all.Settled(observe.Settlement{})
-		if calls != 4*n {
+		all.Replied(observe.Reply{})
+		if calls != 5*n {
 			t.Errorf("%d recorders got %d calls", n, calls)
 		}
 	}
 	for fate, want := range map[observe.Fate]string{
 		observe.Delivered: "delivered", observe.DeadLettered: "dead_lettered", observe.Parked: "parked",
-		observe.Retried: "retried", observe.Overflowed: "overflowed",
+		observe.Retried: "retried", observe.Overflowed: "overflowed", observe.Expired: "expired",
 	} {
 		if fate.String() != want {
 			t.Errorf("got %q, want %q", fate, want)

@@ -291,10 +291,10 @@ func TestLargestHeadersFitARetry(t *testing.T) {
 		Cause: strings.Repeat("c", 1<<20), Destination: strings.Repeat("d", 1<<20),
 	}
 	m := stream.Message{Event: e, ID: strings.Repeat("i", 200)}
-	if err := p.PublishRetry(t.Context(), n, "0b9f5b0e-5a55-4d6c-8a2a-1f0f7a2b3c4d", m, progress); err != nil {
+	if _, err := p.PublishRetry(t.Context(), n, "0b9f5b0e-5a55-4d6c-8a2a-1f0f7a2b3c4d", m, progress); err != nil {
 		t.Errorf("for a retry: %v", err)
 	}
-	if err := p.Park(t.Context(), n, "0b9f5b0e-5a55-4d6c-8a2a-1f0f7a2b3c4d", m, progress); err != nil {
+	if _, err := p.Park(t.Context(), n, "0b9f5b0e-5a55-4d6c-8a2a-1f0f7a2b3c4d", m, progress); err != nil {
 		t.Errorf("parked: %v", err)
 	}
 	e.Set("big", e.Value("big")+"ü", event.String)

@@ -20,7 +20,7 @@ func park(t testing.TB, c *stream.Conn, n *stream.Names, triggerUID string, from
 	p := stream.NewPublisher(c, 0)
 	for i := range count {
 		id := fmt.Sprint(from + i)
-		err := p.Park(t.Context(), n, triggerUID, stream.Message{Event: newEvent(id, []byte("data "+id))}, stream.Progress{
+		_, err := p.Park(t.Context(), n, triggerUID, stream.Message{Event: newEvent(id, []byte("data "+id))}, stream.Progress{
 			Attempt: 3, Code: 503, Cause: "overloaded", Destination: "http://subscriber/", First: time.UnixMilli(1000),
 		})
 		if err != nil {

@@ -95,7 +95,8 @@ func (p *Publisher) Publish(ctx context.Context, to *Names, msgs ...Message) err
 	case 0:
 		return nil
 	case 1:
-		return p.put(ctx, p.conn.health.events(to), newMessage(to.EventSubject, &msgs[0]))
+		_, err := p.put(ctx, p.conn.health.events(to), newMessage(to.EventSubject, &msgs[0]))
+		return err
 	default:
 		return p.putBatch(ctx, to, msgs)
 	}
@@ -115,8 +116,8 @@ func (p *Publisher) checkSize(e *event.Event) error {
 }
 
 // PublishRetry stores the delivery of m to the Trigger with the given UID for a later attempt: once at.Due has passed, or
-// as soon as the subscriber takes it if that is zero.
-func (p *Publisher) PublishRetry(ctx context.Context, to *Names, triggerUID string, m Message, at Progress) error {
+// as soon as the subscriber takes it if that is zero. It returns the message's number in the retry stream.
+func (p *Publisher) PublishRetry(ctx context.Context, to *Names, triggerUID string, m Message, at Progress) (sequence uint64, err error) {
 	subject := to.BacklogPrefix() + triggerUID
 	if !at.Due.IsZero() {
 		subject = to.DelayPrefix(DelayClass(time.Until(at.Due))) + triggerUID
@@ -126,8 +127,9 @@ func (p *Publisher) PublishRetry(ctx context.Context, to *Names, triggerUID stri
 	return p.put(ctx, p.conn.health.retries(to), msg)
 }
 
-// Park stores the delivery of m to the Trigger with the given UID, given up for good, where people can look at it.
-func (p *Publisher) Park(ctx context.Context, to *Names, triggerUID string, m Message, at Progress) error {
+// Park stores the delivery of m to the Trigger with the given UID, given up for good, where people can look at it. It returns
+// the message's number in the parking stream.
+func (p *Publisher) Park(ctx context.Context, to *Names, triggerUID string, m Message, at Progress) (sequence uint64, err error) {
 	msg := newMessage(to.ParkedPrefix+triggerUID, &m)
 	setProgress(msg.Header, at)
 	return p.put(ctx, p.conn.health.parked(to), msg)
@@ -141,33 +143,33 @@ func newMessage(subject string, m *Message) *nats.Msg {
 	return msg
 }
 
-// put publishes one message to the stream and waits for its PubAck, but not for one of a stream that is known not to take
-// messages.
-func (p *Publisher) put(ctx context.Context, to *condition, msg *nats.Msg) error {
+// put publishes one message to the stream, waits for its PubAck, but not for one of a stream that is known not to take
+// messages, and returns its sequence.
+func (p *Publisher) put(ctx context.Context, to *condition, msg *nats.Msg) (sequence uint64, err error) {
 	down, err := p.open(to)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	release, err := p.reserve(int64(len(msg.Data)) + messageOverhead)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer release()
 	to.sent.Add(1)
 	defer to.answered.Add(1)
 	future, err := p.conn.js.PublishMsgAsync(msg)
 	if err != nil {
-		return p.publishError(err, msg.Size())
+		return 0, p.publishError(err, msg.Size())
 	}
 	select {
-	case <-future.Ok():
-		return nil
+	case ack := <-future.Ok():
+		return ack.Sequence, nil
 	case err := <-future.Err():
-		return p.suspicious(to, p.publishError(err, msg.Size()))
+		return 0, p.suspicious(to, p.publishError(err, msg.Size()))
 	case <-down:
-		return stopped(to)
+		return 0, stopped(to)
 	case <-ctx.Done():
-		return fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+		return 0, fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
 	}
 }
 
@@ -301,7 +303,7 @@ func (p *Publisher) batchError(ctx context.Context, to *Names, msgs []Message, e
 // putEach publishes the messages one after the other and returns how many are stored.
 func (p *Publisher) putEach(ctx context.Context, to *Names, msgs []Message) (stored int, err error) {
 	for i := range msgs {
-		if err := p.put(ctx, p.conn.health.events(to), newMessage(to.EventSubject, &msgs[i])); err != nil {
+		if _, err := p.put(ctx, p.conn.health.events(to), newMessage(to.EventSubject, &msgs[i])); err != nil {
 			return i, err
 		}
 	}

@@ -282,12 +282,12 @@ func TestProgressTravelsWithTheEvent(t *testing.T) {
 		Attempt: 3, Due: now.Add(time.Minute), First: now, Since: now.Add(-time.Hour), Code: 503, DeadLetter: true,
 		Cause: "busy: try again later", Destination: "http://sub.example/",
 	}
-	if err := p.PublishRetry(t.Context(), n, "uid-1", stream.Message{Event: newEvent("a", nil)}, want); err != nil {
+	if _, err := p.PublishRetry(t.Context(), n, "uid-1", stream.Message{Event: newEvent("a", nil)}, want); err != nil {
 		t.Fatal(err)
 	}
 	broken := want
 	broken.Cause = "line one\r\nNats-Msg-Id: evil\x00" + strings.Repeat("x", 10_000)
-	if err := p.Park(t.Context(), n, "uid-2", stream.Message{Event: newEvent("b", nil)}, broken); err != nil {
+	if _, err := p.Park(t.Context(), n, "uid-2", stream.Message{Event: newEvent("b", nil)}, broken); err != nil {
 		t.Fatal(err)
 	}
 	prefix := n.DelayPrefix(stream.DelayClass(time.Minute))
@@ -469,7 +469,7 @@ func TestBacklogsAreCountedAndPurgedBySubject(t *testing.T) {
 	p := stream.NewPublisher(c, 0)
 	for uid, count := range map[string]int{"uid-1": 3, "uid-2": 5} {
 		for i := range count {
-			if err := p.PublishRetry(t.Context(), n, uid, stream.Message{Event: newEvent(fmt.Sprint(i), nil)}, stream.Progress{}); err != nil {
+			if _, err := p.PublishRetry(t.Context(), n, uid, stream.Message{Event: newEvent(fmt.Sprint(i), nil)}, stream.Progress{}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -238,7 +238,7 @@ func parkMany(t *testing.T, server *devserver.Server, manifest string, events in
 		for name, value := range map[string]string{event.SpecVersion: "1.0", event.ID: fmt.Sprint(i), event.Source: "/s", event.Type: "order"} {
 			e.Set(name, value, event.String)
 		}
-		if err := p.Park(t.Context(), names, trigger, stream.Message{Event: e}, stream.Progress{Attempt: 2, Code: 409}); err != nil {
+		if _, err := p.Park(t.Context(), names, trigger, stream.Message{Event: e}, stream.Progress{Attempt: 2, Code: 409}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -185,7 +185,7 @@ func (f *filler) fill(b *testing.B, count int) {
 		writers.Go(func() {
 			for n := f.next.Add(1); n <= last; n = f.next.Add(1) {
 				m := stream.Message{Event: waitingEvent(n)}
-				if err := f.publisher.PublishRetry(context.Background(), f.names, f.uid, m, stream.Progress{}); err != nil {
+				if _, err := f.publisher.PublishRetry(context.Background(), f.names, f.uid, m, stream.Progress{}); err != nil {
 					b.Error(err)
 					return
 				}
