@@ -30,7 +30,7 @@ trap finish EXIT
 
 echo "building images" >&2
 programs=(./cmd/broker-controller ./cmd/broker-ingress ./cmd/broker-filter ./test/e2ecluster/probe github.com/nats-io/nats-server/v2)
-CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$work/" "${programs[@]}"
+CGO_ENABLED=0 go build -trimpath -tags grpcnotrace -ldflags '-s -w' -o "$work/" "${programs[@]}"
 # The names in config/install.yaml, which is applied as it is. That of NATS has the version of go.mod, which a test holds.
 nats=$(sed -n 's/^ *image: \(nats:.*\)/\1/p' config/install.yaml)
 go -C tools run ./image "$work/images.tar" "millrace.test/probe:1=$work/probe" "$nats=$work/nats-server" \

@@ -23,8 +23,8 @@ SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
 [[ -z $(git status --porcelain) ]] || revision="$revision-dirty"
 export SOURCE_DATE_EPOCH KO_DOCKER_REPO=$prefix
 export KO_DEFAULTBASEIMAGE=${KO_DEFAULTBASEIMAGE:-gcr.io/distroless/static-debian13:nonroot}
-# A go.work or flags of the caller's must not change what is built.
-export GOWORK=off GOFLAGS=-buildvcs=false
+# A go.work or flags of the caller's must not change what is built. The Makefile says what the tag is for.
+export GOWORK=off GOFLAGS='-buildvcs=false -tags=grpcnotrace'
 
 ko=$(go -C tools/ko tool -n ko)
 for program in "${programs[@]}"; do

@@ -181,7 +181,7 @@ func checkProgram(t *testing.T, image v1.Image, architecture string) map[string]
 		for _, s := range info.Settings {
 			settings[s.Key] = s.Value
 		}
-		if settings["GOARCH"] != architecture || settings["CGO_ENABLED"] != "0" || settings["-trimpath"] != "true" {
+		if settings["GOARCH"] != architecture || settings["CGO_ENABLED"] != "0" || settings["-trimpath"] != "true" || settings["-tags"] != "grpcnotrace" {
 			t.Errorf("%s holds a program built with %v", architecture, settings)
 		}
 		modules := map[string]string{}

@@ -25,7 +25,7 @@ const patience = 60 * time.Second
 
 // Build compiles the programs into dir.
 func Build(ctx context.Context, dir string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", dir+string(filepath.Separator),
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "grpcnotrace", "-o", dir+string(filepath.Separator),
 		"millrace.dev/cmd/broker-ingress", "millrace.dev/cmd/broker-filter", "millrace.dev/cmd/millrace", "github.com/nats-io/nats-server/v2")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the programs: %w\n%s", err, out)
