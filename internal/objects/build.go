@@ -63,8 +63,8 @@ func (s *Set) addPlace(o *object) {
 		return
 	}
 	s.Problems = append(s.Problems, Problem{
-		File: o.text.name, Line: o.node.Line, Column: o.node.Column, Object: o.key.String(),
-		Detail: "is already defined at " + first.place() + ", which stays in use", Hint: "rename or remove one of the two",
+		File: o.file, Line: int(o.places[0].line), Column: int(o.places[0].column), Object: o.key.String(),
+		Detail: "is already defined at " + first.firstLine() + ", which stays in use", Hint: "rename or remove one of the two",
 	})
 }
 

@@ -27,6 +27,7 @@ const (
 // Scalars mean what they mean to kubectl, which reads YAML 1.1: a plain yes is a boolean.
 type decoder struct {
 	report reporter
+	places []place
 	nodes  int
 	root   reflect.Type
 	fields map[reflect.Type][]structField
@@ -63,6 +64,7 @@ func (d *decoder) value(node *yaml.Node, target reflect.Value, path string, dept
 		d.report(node, beginning(path), fmt.Sprintf("nested more than %d levels deep", maxDepth), "")
 		return
 	}
+	d.places = append(d.places, placeOf(node, path))
 	node = resolveAlias(node)
 	if isNull(node) {
 		return // as if the field were not there

@@ -52,11 +52,7 @@ func ExampleLoad() {
 	for _, trigger := range set.Triggers {
 		fmt.Println(trigger.Name, *trigger.Status.SubscriberURI)
 	}
-	_, line, column := set.LocateText(objects.Key{Kind: "Trigger", Namespace: "default", Name: "gifts"},
-		"spec.filter.cel", objects.TextPosition{Line: 1, Column: 4})
-	fmt.Printf("type is at %d:%d\n", line, column)
 	// Output:
 	// live.yaml:18:3: Trigger default/follows: spec.filer: unknown field (did you mean filter?)
 	// gifts http://gift-wall.default.svc/
-	// type is at 10:20
 }

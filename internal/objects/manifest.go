@@ -3,6 +3,7 @@ package objects
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -35,20 +36,45 @@ type object struct {
 	trigger *eventingv1.Trigger
 	source  sourcesv1.Source
 	secret  secret
-	text    *text
-	node    *yaml.Node
+	file    string
+	places  []place // that of the object as a whole first
 }
 
-// place returns the object's first line, as file:line.
-func (o *object) place() string {
-	return fmt.Sprintf("%s:%d", o.text.name, o.node.Line)
+// place is where a field was written. Of each value that was decoded this is kept, and not its node, which takes ten times as
+// much and far more than what was decoded.
+type place struct {
+	path         string // in the form of field.Path
+	line, column int32
+}
+
+func placeOf(node *yaml.Node, path string) place {
+	return place{path: path, line: int32(node.Line), column: int32(node.Column)} //nolint:gosec // a file has maxFileSize bytes at most
+}
+
+// firstLine returns the object's first line, as file:line.
+func (o *object) firstLine() string {
+	return fmt.Sprintf("%s:%d", o.file, o.places[0].line)
+}
+
+// locate returns the place of a field, or that of the nearest part around it that was written.
+func (o *object) locate(path string) place {
+	for path != "" {
+		if i := slices.IndexFunc(o.places, func(p place) bool { return p.path == path }); i >= 0 {
+			return o.places[i]
+		}
+		before := "."
+		if strings.HasSuffix(path, "]") {
+			before = "["
+		}
+		path = path[:max(strings.LastIndex(path, before), 0)]
+	}
+	return o.places[0]
 }
 
 // parseManifest reads the text of one file. It never fails: whatever is wrong becomes a problem of the manifest.
 func parseManifest(name, content string) *manifest {
-	t := newText(name, strings.TrimPrefix(content, "\ufeff"))
 	m := &manifest{skipped: map[string]int{}, failed: map[Key]bool{}}
-	for _, doc := range parseDocuments(t) {
+	for _, doc := range parseDocuments(splitLines(strings.TrimPrefix(content, "\ufeff"))) {
 		if doc.fault != nil {
 			m.broken = true
 			m.problems = append(m.problems, Problem{
@@ -57,7 +83,7 @@ func parseManifest(name, content string) *manifest {
 			})
 			continue
 		}
-		m.addDocument(t, doc.root, 0)
+		m.addDocument(name, doc.root, 0)
 	}
 	return m
 }
@@ -88,7 +114,7 @@ func (m *manifest) keep(earlier *manifest) {
 }
 
 // addDocument adds the object, or the list of objects, that a document holds.
-func (m *manifest) addDocument(t *text, node *yaml.Node, depth int) {
+func (m *manifest) addDocument(name string, node *yaml.Node, depth int) {
 	node = resolveAlias(node)
 	if isNull(node) {
 		return // an empty document
@@ -102,18 +128,18 @@ func (m *manifest) addDocument(t *text, node *yaml.Node, depth int) {
 	case kind.isList() && depth < maxDepth:
 		if items := child(node, "items"); items != nil && resolveAlias(items).Kind == yaml.SequenceNode {
 			for _, item := range resolveAlias(items).Content {
-				m.addDocument(t, item, depth+1)
+				m.addDocument(name, item, depth+1)
 			}
 		}
 	case kind.served():
-		m.addObject(t, node, kind.name)
+		m.addObject(name, node, kind.name)
 	default:
-		m.addOther(t, node, kind)
+		m.addOther(name, node, kind)
 	}
 }
 
 // addOther deals with what is not served: passed over, unless it was meant to be one.
-func (m *manifest) addOther(t *text, node *yaml.Node, kind objectKind) {
+func (m *manifest) addOther(name string, node *yaml.Node, kind objectKind) {
 	wrong, detail, hint := kind.mistake(node)
 	if detail == "" {
 		m.skipped[kind.String()]++
@@ -124,30 +150,30 @@ func (m *manifest) addOther(t *text, node *yaml.Node, kind objectKind) {
 	if value := child(node, wrong); value != nil {
 		at = value
 	}
-	problem := Problem{File: t.name, Line: at.Line, Column: at.Column, Field: wrong, Detail: detail, Hint: hint}
-	if name := scalarAt(node, "metadata", "name"); name != "" {
-		problem.Object = strings.TrimSpace(kind.name + " " + name)
+	problem := Problem{File: name, Line: at.Line, Column: at.Column, Field: wrong, Detail: detail, Hint: hint}
+	if called := scalarAt(node, "metadata", "name"); called != "" {
+		problem.Object = strings.TrimSpace(kind.name + " " + called)
 	}
 	m.problems = append(m.problems, problem)
 }
 
 // addObject decodes, defaults and checks an object that is served.
-func (m *manifest) addObject(t *text, node *yaml.Node, kind string) {
-	o := &object{key: keyOf(node, kind), text: t, node: node}
+func (m *manifest) addObject(name string, node *yaml.Node, kind string) {
+	o := &object{key: keyOf(node, kind), file: name}
 	before := len(m.problems)
-	report := func(at *yaml.Node, path, detail, hint string) {
+	report := func(at place, path, detail, hint string) {
 		if len(m.problems)-before >= maxProblems {
 			return
 		}
 		m.problems = append(m.problems, Problem{
-			File: t.name, Line: at.Line, Column: at.Column,
+			File: name, Line: int(at.line), Column: int(at.column),
 			Object: o.key.String(), Field: path, Detail: detail, Hint: hint,
 		})
 	}
-	o.decode(report)
+	o.decode(node, func(at *yaml.Node, path, detail, hint string) { report(placeOf(at, path), path, detail, hint) })
 	if len(m.problems) == before {
 		for _, err := range o.validate() {
-			report(nodeAt(node, err.Field), err.Field, fieldErrorDetail(err), "")
+			report(o.locate(err.Field), err.Field, fieldErrorDetail(err), "")
 		}
 	}
 	if len(m.problems) > before {
@@ -157,26 +183,27 @@ func (m *manifest) addObject(t *text, node *yaml.Node, kind string) {
 	m.objects = append(m.objects, o)
 }
 
-func (o *object) decode(report reporter) {
+func (o *object) decode(node *yaml.Node, report reporter) {
 	switch o.key.Kind {
 	case eventingv1.KindBroker:
-		o.broker = decodeObject[eventingv1.Broker](o.node, report)
+		o.broker = decodeObject[eventingv1.Broker](o, node, report)
 		o.broker.ObjectMeta = cleanMeta(&o.broker.ObjectMeta)
 		eventingv1.DefaultBroker(o.broker)
 	case eventingv1.KindTrigger:
-		o.trigger = decodeObject[eventingv1.Trigger](o.node, report)
+		o.trigger = decodeObject[eventingv1.Trigger](o, node, report)
 		o.trigger.ObjectMeta = cleanMeta(&o.trigger.ObjectMeta)
 		eventingv1.DefaultTrigger(o.trigger)
 	case sourcesv1.KindKafkaSource:
-		source := decodeObject[sourcesv1.KafkaSource](o.node, report)
+		source := decodeObject[sourcesv1.KafkaSource](o, node, report)
 		source.ObjectMeta = cleanMeta(&source.ObjectMeta)
 		o.setSource(source)
 	case sourcesv1alpha1.KindRocketMQSource:
-		source := decodeObject[sourcesv1alpha1.RocketMQSource](o.node, report)
+		source := decodeObject[sourcesv1alpha1.RocketMQSource](o, node, report)
 		source.ObjectMeta = cleanMeta(&source.ObjectMeta)
 		o.setSource(source)
 	case kindSecret:
-		o.secret = decodeSecret(o.node, report)
+		o.secret = decodeSecret(node, report)
+		o.places = metaPlaces(node)
 	}
 }
 
@@ -185,10 +212,26 @@ func (o *object) setSource(source sourcesv1.Source) {
 	o.source = source
 }
 
-func decodeObject[T any](node *yaml.Node, report reporter) *T {
+func decodeObject[T any](o *object, node *yaml.Node, report reporter) *T {
 	target := new(T)
-	newDecoder(reflect.TypeFor[T](), report).decode(node, reflect.ValueOf(target).Elem(), "")
+	d := newDecoder(reflect.TypeFor[T](), report)
+	d.decode(node, reflect.ValueOf(target).Elem(), "")
+	o.places = slices.Clip(d.places)
 	return target
+}
+
+// metaPlaces are the places of what can be wrong with any object.
+func metaPlaces(node *yaml.Node) []place {
+	places := []place{placeOf(node, "")}
+	meta := child(node, "metadata")
+	for path, at := range map[string]*yaml.Node{
+		"metadata": meta, "metadata.name": child(meta, "name"), "metadata.namespace": child(meta, "namespace"),
+	} {
+		if at != nil {
+			places = append(places, placeOf(at, path))
+		}
+	}
+	return places
 }
 
 func (o *object) validate() field.ErrorList {

@@ -1,9 +1,6 @@
 package objects
 
 import (
-	"strconv"
-	"strings"
-
 	"go.yaml.in/yaml/v3"
 )
 
@@ -94,45 +91,4 @@ func scalarAt(node *yaml.Node, keys ...string) string {
 		return ""
 	}
 	return node.Value
-}
-
-// nodeAt returns the node that a field path leads to, or the last one on the way that is there.
-func nodeAt(node *yaml.Node, path string) *yaml.Node {
-	for _, step := range splitPath(path) {
-		next := nodeStep(resolveAlias(node), step)
-		if next == nil {
-			break
-		}
-		node = next
-	}
-	return node
-}
-
-func nodeStep(node *yaml.Node, step string) *yaml.Node {
-	if node.Kind == yaml.SequenceNode {
-		i, err := strconv.Atoi(step)
-		if err != nil || i < 0 || i >= len(node.Content) {
-			return nil
-		}
-		return node.Content[i]
-	}
-	return child(node, step)
-}
-
-// splitPath cuts a field path into its steps: spec.filters[0].exact[type] into spec, filters, 0, exact, type.
-func splitPath(path string) []string {
-	var steps []string
-	for path != "" {
-		if key, rest, ok := strings.Cut(strings.TrimPrefix(path, "["), "]"); path[0] == '[' && ok {
-			steps, path = append(steps, key), strings.TrimPrefix(rest, ".")
-			continue
-		}
-		end := strings.IndexAny(path[1:], ".[") + 1
-		if end == 0 {
-			return append(steps, path)
-		}
-		steps = append(steps, path[:end])
-		path = strings.TrimPrefix(path[end:], ".")
-	}
-	return steps
 }

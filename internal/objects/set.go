@@ -106,25 +106,8 @@ func (s *Set) Locate(kind, namespace, name, fieldPath string) (file string, line
 	if !ok {
 		return "", 0, 0
 	}
-	node := nodeAt(o.node, fieldPath)
-	return o.text.name, node.Line, node.Column
-}
-
-// TextPosition is a place inside a field's text: the line, from 1, and the column in characters, from 1.
-type TextPosition struct {
-	Line, Column int
-}
-
-// LocateText is Locate for a place inside a string value, such as the column of a CEL expression that a compiler
-// complains about. It sees through every way to write a string in YAML: quoted, over several lines, as a block.
-func (s *Set) LocateText(key Key, fieldPath string, at TextPosition) (file string, line, column int) {
-	o, ok := s.places[key]
-	if !ok {
-		return "", 0, 0
-	}
-	node := nodeAt(o.node, fieldPath)
-	line, column = o.text.inScalar(node, at)
-	return o.text.name, line, column
+	at := o.locate(fieldPath)
+	return o.file, int(at.line), int(at.column)
 }
 
 // Explain turns errors about an object of this Set into located problems.

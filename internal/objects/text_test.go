@@ -1,14 +1,10 @@
 package objects
 
 import (
-	"fmt"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
-	"go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	"pgregory.net/rapid"
 )
 
 const positions = `# comment
@@ -62,80 +58,9 @@ func TestLocate(t *testing.T) {
 	}
 }
 
-func TestLocateText(t *testing.T) {
-	set := buildForTest([]*manifest{parseManifest("gifts.yaml", positions)})
-	key := Key{"Trigger", "default", "gifts"}
-	for _, tc := range []struct {
-		path string
-		at   TextPosition
-		want string
-	}{
-		{"spec.broker", TextPosition{1, 1}, "default\n"},
-		{"spec.broker", TextPosition{1, 4}, "ault\n"},
-		{"spec.filters[0].cel", TextPosition{1, 1}, "data.amount > 100 &&\n"},
-		{"spec.filters[0].cel", TextPosition{3, 6}, "typ == \"gift\"\n"},
-		{"spec.filters[1].cel", TextPosition{1, 22}, "ce.typ == \"a\"\n"},
-		{"spec.filters[2].cel", TextPosition{1, 12}, "\\\"ä\\\" && ce.typ\"\n"},
-		{"spec.filters[2].cel", TextPosition{1, 22}, "typ\"\n"},
-		{"spec.filters[4].cel", TextPosition{1, 15}, "typ\n"},
-		{"metadata.annotations[millrace.dev/cel-filter]", TextPosition{1, 12}, "''a'''}\n"},
-		{"metadata.annotations[millrace.dev/cel-filter]", TextPosition{1, 13}, "a'''}\n"},
-		{"spec.filters[3].exact", TextPosition{1, 3}, "{type: gift.sent}\n"},
-	} {
-		_, line, column := set.LocateText(key, tc.path, tc.at)
-		if got := textAt(line, column); got != tc.want {
-			t.Errorf("LocateText(%s, %v) is %d:%d, at %q; want %q", tc.path, tc.at, line, column, got, tc.want)
-		}
-	}
-	if file, _, _ := set.LocateText(Key{}, "spec", TextPosition{1, 1}); file != "" {
-		t.Errorf("an unknown object is located in %q", file)
-	}
-}
-
 func textAt(line, column int) string {
 	runes := []rune(splitLines(positions)[line-1])
 	return string(runes[column-1:])
-}
-
-// TestLocateTextEveryStyle writes a text in every style of YAML and looks each of its characters up.
-func TestLocateTextEveryStyle(t *testing.T) {
-	styles := []yaml.Style{0, yaml.DoubleQuotedStyle, yaml.SingleQuotedStyle, yaml.LiteralStyle, yaml.FoldedStyle}
-	rapid.Check(t, func(t *rapid.T) {
-		value := rapid.StringMatching(`[a-z"'\\ä. ]{1,20}(\n[a-z"'\\ä. ]{1,20}){0,3}`).Draw(t, "value")
-		style := rapid.SampledFrom(styles).Draw(t, "style")
-		source, err := yaml.Marshal(&yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{
-			{Kind: yaml.ScalarNode, Value: "key"},
-			{Kind: yaml.ScalarNode, Value: value, Style: style},
-		}})
-		if err != nil {
-			t.Skip(err)
-		}
-		docs, err := decodeNodes(string(source))
-		if err != nil {
-			t.Skip(err) // the library cannot read all that it writes
-		}
-		node := docs[0].root.Content[1]
-		text := newText("x", string(source))
-		for i, line := range strings.Split(node.Value, "\n") {
-			for j, r := range []rune(line) {
-				if r == ' ' {
-					continue
-				}
-				atLine, atColumn := text.inScalar(node, TextPosition{i + 1, j + 1})
-				got := string([]rune(text.lines[atLine-1])[atColumn-1:])
-				if !writes(got, r) {
-					t.Fatalf("%q of %q is located at %q in\n%s", r, node.Value, got, source)
-				}
-			}
-		}
-	})
-}
-
-// writes reports whether text begins with r, as it is or escaped.
-func writes(text string, r rune) bool {
-	first, _ := utf8.DecodeRuneInString(text)
-	return first == r || strings.HasPrefix(text, `\`+string(r)) || strings.HasPrefix(text, fmt.Sprintf(`\x%02X`, r)) ||
-		strings.HasPrefix(text, `\`)
 }
 
 func TestExplain(t *testing.T) {

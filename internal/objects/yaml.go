@@ -35,16 +35,16 @@ type syntaxFault struct {
 	detail, hint string
 }
 
-// parseDocuments parses the documents of a text. Each is parsed by itself, so that a mistake in one hides no other.
-func parseDocuments(t *text) []document {
+// parseDocuments parses the documents of a file's lines. Each is parsed by itself, so that a mistake in one hides no other.
+func parseDocuments(lines []string) []document {
 	var docs []document
 	faults := 0
-	for start := 0; start < len(t.lines); {
+	for start := 0; start < len(lines); {
 		end := start + 1
-		for end < len(t.lines) && !isDocumentStart(t.lines[end]) {
+		for end < len(lines) && !isDocumentStart(lines[end]) {
 			end++
 		}
-		chunk, fault := parseChunk(t.lines[start:end], faults < maxLocated)
+		chunk, fault := parseChunk(lines[start:end], faults < maxLocated)
 		if fault != nil {
 			faults++
 			chunk = append(chunk, document{fault: fault})
