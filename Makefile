@@ -85,8 +85,9 @@ chaos: ## Break a running broker and account for every event (CHAOS_SEED= _EVENT
 	CHAOS_SEED=$${CHAOS_SEED:-1} go test -count=1 -timeout 2h -v -run '^TestChaos$$' ./test/chaos
 
 .PHONY: e2e-sources
-e2e-sources: ## Run sources against a real Kafka, got from Maven Central (E2E_RECORDS=200000)
-	jars=$$(hack/kafka.sh) && MILLRACE_KAFKA_JARS=$$jars go test -count=1 -timeout 20m -v $(TESTFLAGS) ./test/e2esources
+e2e-sources: ## Run sources against a real Kafka and a real RocketMQ, got from Maven Central (E2E_RECORDS=200000)
+	kafka=$$(hack/kafka.sh) && rocketmq=$$(hack/rocketmq.sh) && \
+		MILLRACE_KAFKA_JARS=$$kafka MILLRACE_ROCKETMQ_JARS=$$rocketmq go test -count=1 -timeout 20m -v $(TESTFLAGS) ./test/e2esources
 
 .PHONY: bench
 bench: ## Measure against the goals and write docs/benchmarks.md (MODE=quick|full|smoke; SCENARIOS='ingest dev' and BENCHFLAGS='-profiles DIR' only print)

@@ -221,8 +221,8 @@ func (c *client) settings(at *v2.Endpoints) *v2.TelemetryCommand {
 }
 
 // introduce tells the server the settings, calls told with those of the server whenever it says them, and returns when the
-// server is gone.
-func (c *client) introduce(ctx context.Context, at *v2.Endpoints, told func(*v2.Settings)) error {
+// server is gone, or told fails.
+func (c *client) introduce(ctx context.Context, at *v2.Endpoints, told func(*v2.Settings) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := c.stub.Telemetry(ctx)
@@ -241,7 +241,9 @@ func (c *client) introduce(ctx context.Context, at *v2.Endpoints, told func(*v2.
 			return fmt.Errorf("telemetry: %w", err)
 		}
 		if s := command.GetSettings(); s != nil {
-			told(s)
+			if err := told(s); err != nil {
+				return err
+			}
 		}
 	}
 }

@@ -2,6 +2,7 @@ package rocketmq
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"encoding/base64"
 	"encoding/hex"
@@ -176,7 +177,7 @@ func (m *mapper) wrap(msg *v2.Message, body []byte) *event.Event {
 		}
 		e.Set(name, value, event.String)
 	}
-	text(event.ID, p.GetMessageId())
+	text(event.ID, cmp.Or(p.GetMessageId(), fmt.Sprintf("queue:%d/offset:%d", p.GetQueueId(), p.GetQueueOffset())))
 	text(extTag, p.GetTag())
 	text(extKeys, strings.Join(p.GetKeys(), " "))
 	text(extPartitionKey, p.GetMessageGroup())

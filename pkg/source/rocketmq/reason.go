@@ -69,6 +69,8 @@ func explain(err error, group string) (reason, message string) {
 		return ReasonAddressDenied, err.Error()
 	}
 	switch code := status.Code(err); {
+	case strings.Contains(err.Error(), "group not found"): // that is how it is said when the client introduces itself
+		return ReasonGroupMissing, "create the consumer group (mqadmin updateSubGroup -g " + group + "): " + err.Error()
 	case code == codes.Unauthenticated:
 		return source.ReasonAuthenticationFailed, "the server does not take the credentials: check spec.net.credentials: " + err.Error()
 	case code == codes.PermissionDenied:
@@ -85,6 +87,9 @@ func explain(err error, group string) (reason, message string) {
 func explainAnswer(answer *StatusError, group string) (reason, message string) {
 	switch answer.Code {
 	case v2.Code_UNAUTHORIZED:
+		if strings.Contains(answer.Message, "no permission") { // RocketMQ answers with this code for both, and says what is missing
+			return source.ReasonNotAuthorized, "allow the user to subscribe to the topics and the group (mqadmin createAcl … -a Sub): " + answer.Error()
+		}
 		return source.ReasonAuthenticationFailed, "the server does not take the credentials: check spec.net.credentials: " + answer.Error()
 	case v2.Code_FORBIDDEN:
 		return source.ReasonNotAuthorized, "allow the user to subscribe to the topics and the group: " + answer.Error()
@@ -96,10 +101,6 @@ func explainAnswer(answer *StatusError, group string) (reason, message string) {
 		return ReasonFilterInvalid, "correct spec.filter: " + answer.Error()
 	case v2.Code_TOO_MANY_REQUESTS:
 		return ReasonThrottled, "the server takes no more requests for now: " + answer.Error()
-	case v2.Code_INTERNAL_SERVER_ERROR, v2.Code_INTERNAL_ERROR:
-		if strings.Contains(answer.Message, "subscription group") { // that is how the proxy says that there is none
-			return ReasonGroupMissing, "create the consumer group (mqadmin updateSubGroup -g " + group + "): " + answer.Error()
-		}
 	}
 	return ReasonServerFailed, "the server answers " + answer.Error()
 }

@@ -220,17 +220,17 @@ func (s *Source) connectLocked(ctx context.Context, work *sync.WaitGroup, addres
 // attend keeps a server knowing the client until ctx ends.
 func (s *Source) attend(ctx context.Context, to *server, at *v2.Endpoints) {
 	for ; ctx.Err() == nil; sleep(ctx, pause) {
-		err := to.client.introduce(ctx, at, func(theirs *v2.Settings) {
+		err := to.client.introduce(ctx, at, func(theirs *v2.Settings) error {
 			if s.opts.FIFO && !theirs.GetSubscription().GetFifo() {
-				to.set(false, errNotOrderly)
-				return
+				return errNotOrderly
 			}
 			to.set(true, nil)
+			return nil
 		})
 		if ctx.Err() != nil {
 			return
 		}
-		to.lost(err)
+		to.set(false, err)
 		s.tell(ctx)
 	}
 }
@@ -251,16 +251,6 @@ func (t *server) set(known bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.known, t.err = known, err
-}
-
-// lost takes note that the server does not know the client any more. A better reason that is known stays.
-func (t *server) lost(err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.known = false
-	if !errors.Is(t.err, errNotOrderly) {
-		t.err = err
-	}
 }
 
 func (t *server) state() (known bool, err error) {
