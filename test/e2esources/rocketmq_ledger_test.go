@@ -128,6 +128,15 @@ func TestRocketMQLedger(t *testing.T) {
 
 	b := newRocketMQBook()
 	stop := b.follow(t, c)
+	defer func() {
+		if t.Failed() {
+			t.Logf("of %d messages missing in the stream:%s", each, b.missing(each))
+			t.Logf("what RocketMQ says of the group:\n%s", r.Admin(t, "consumerProgress", "-n", r.names, "-g", "ordered"))
+			offsets, _ := os.ReadFile(r.file("store/config/consumerOffset.json"))
+			order, _ := os.ReadFile(r.file("store/config/consumerOrderInfo.json"))
+			t.Logf("%s\n%s", offsets, order)
+		}
+	}()
 	settle(t, each, b.count, "messages are in the stream")
 	stop()
 	for path, matches := range map[string]func(n int) bool{
@@ -261,6 +270,26 @@ func (b *rocketMQBook) count() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return len(b.seen)
+}
+
+// missing says which messages are, by group.
+func (b *rocketMQBook) missing(total int) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var text strings.Builder
+	for g := range rocketMQGroups {
+		gap := -1
+		for n := g; n < total+rocketMQGroups; n += rocketMQGroups {
+			switch gone := n < total && !b.seen[n]; {
+			case gone && gap < 0:
+				gap = n
+			case !gone && gap >= 0:
+				fmt.Fprintf(&text, " g%d: %d to %d;", g, gap, n-rocketMQGroups)
+				gap = -1
+			}
+		}
+	}
+	return text.String()
 }
 
 func (b *rocketMQBook) verdict() (twice, late int) {

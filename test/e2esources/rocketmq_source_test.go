@@ -171,7 +171,8 @@ func startRocketMQSource(t *testing.T, r *RocketMQ, name, sink, more string) *ha
 }
 
 // waitSource waits until the only source of a process has the reason given.
-func waitSource(t *testing.T, s *harness.Server, reason string) {
+func waitSource(t testing.TB, s *harness.Server, reason string) {
+	t.Helper()
 	t.Helper()
 	harness.Eventually(t, "the source is "+reason, func() error {
 		text, err := get(t.Context(), s.Admin+"/metrics")

@@ -206,8 +206,8 @@ func (r *RocketMQ) Start(t testing.TB) {
 // Kill ends the proxy and the broker without warning.
 func (r *RocketMQ) Kill() { r.server.Kill() }
 
-// Admin runs an administration command.
-func (r *RocketMQ) Admin(t testing.TB, args ...string) {
+// Admin runs an administration command and returns what it prints.
+func (r *RocketMQ) Admin(t testing.TB, args ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "java", r.arguments("org.apache.rocketmq.tools.command.MQAdminStartup", args...)...)
 	cmd.Env = append(os.Environ(), "ROCKETMQ_HOME="+r.dir)
@@ -221,11 +221,13 @@ func (r *RocketMQ) Admin(t testing.TB, args ...string) {
 	if text := string(out); err != nil || strings.Contains(text, "Exception") {
 		t.Fatalf("mqadmin %s: %v\n%s", strings.Join(args, " "), err, text)
 	}
+	return string(out)
 }
 
 // Producer writes messages.
 type Producer struct {
 	stub   v2.MessagingServiceClient
+	id     string
 	signed bool
 }
 
@@ -237,18 +239,23 @@ func (r *RocketMQ) Producer(t testing.TB) *Producer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	return &Producer{stub: v2.NewMessagingServiceClient(conn), signed: r.config.acl}
+	return &Producer{stub: v2.NewMessagingServiceClient(conn), id: "producer", signed: r.config.acl}
 }
 
 func (p *Producer) context(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(p.introduce(ctx), 10*time.Second)
+}
+
+// introduce says who asks.
+func (p *Producer) introduce(ctx context.Context) context.Context {
 	now := time.Now().UTC().Format("20060102T150405Z")
-	pairs := []string{"x-mq-client-id", "producer", "x-mq-language", "GO", "x-mq-protocol", "v2", "x-mq-client-version", "5.1.4", "x-mq-date-time", now}
+	pairs := []string{"x-mq-client-id", p.id, "x-mq-language", "GO", "x-mq-protocol", "v2", "x-mq-client-version", "5.1.4", "x-mq-date-time", now}
 	if p.signed {
 		mac := hmac.New(sha1.New, []byte("secret"))
 		mac.Write([]byte(now))
 		pairs = append(pairs, "authorization", "MQv2-HMAC-SHA1 Credential=root//Rocketmq, SignedHeaders=x-mq-date-time, Signature="+strings.ToUpper(hex.EncodeToString(mac.Sum(nil))))
 	}
-	return context.WithTimeout(metadata.AppendToOutgoingContext(ctx, pairs...), 10*time.Second)
+	return metadata.AppendToOutgoingContext(ctx, pairs...)
 }
 
 // Ready returns nil if the topic can be written to.
