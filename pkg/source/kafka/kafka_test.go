@@ -462,6 +462,57 @@ func TestStopWhileJoining(t *testing.T) {
 	second.stop()
 }
 
+// TestLeaveWhileJoining stops a source that waits for the group to miss one that died: the group must not go on with it as a member.
+func TestLeaveWhileJoining(t *testing.T) {
+	t.Parallel()
+	r := start(t, kfake.SeedTopics(1, "orders"))
+	r.die()
+	s := r.run(r.options(&recorder{}))
+	eventually(t, "it joins", func() bool { return len(r.members()) == 2 })
+	s.stop()
+	if got := r.members(); len(got) != 1 {
+		t.Errorf("the group has the members %v, want the one that died alone", got)
+	}
+}
+
+// die has a member join the group and never be heard of again.
+func (r *rig) die() {
+	r.t.Helper()
+	join := kmsg.NewPtrJoinGroupRequest()
+	join.Group, join.ProtocolType, join.SessionTimeoutMillis, join.RebalanceTimeoutMillis = "group", "consumer", 60_000, 60_000
+	protocol := kmsg.NewJoinGroupRequestProtocol()
+	metadata := kmsg.NewConsumerMemberMetadata()
+	metadata.Topics = []string{"orders"}
+	protocol.Name, protocol.Metadata = "cooperative-sticky", metadata.AppendTo(nil)
+	join.Protocols = append(join.Protocols, protocol)
+	joined, err := join.RequestWith(r.t.Context(), r.client)
+	if err == nil && joined.ErrorCode == kerr.MemberIDRequired.Code {
+		join.MemberID = joined.MemberID
+		joined, err = join.RequestWith(r.t.Context(), r.client)
+	}
+	if err != nil || joined.ErrorCode != 0 {
+		r.t.Fatal(err, joined)
+	}
+	sync := kmsg.NewPtrSyncGroupRequest()
+	sync.Group, sync.MemberID, sync.Generation = "group", joined.MemberID, joined.Generation
+	if synced, err := sync.RequestWith(r.t.Context(), r.client); err != nil || synced.ErrorCode != 0 {
+		r.t.Fatal(err, synced)
+	}
+}
+
+// members returns the ids of the group's members.
+func (r *rig) members() (ids []string) {
+	r.t.Helper()
+	groups, err := r.admin.DescribeGroups(r.t.Context(), "group")
+	if err != nil {
+		return nil
+	}
+	for _, m := range groups["group"].Members {
+		ids = append(ids, m.MemberID)
+	}
+	return ids
+}
+
 // TestMoreMembersThanPartitions has a member without partitions, which is ready all the same.
 func TestMoreMembersThanPartitions(t *testing.T) {
 	t.Parallel()

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -67,12 +68,21 @@ func (m *member) run(ctx context.Context) {
 	}
 	background.Wait()
 	m.release(m.all()) // what is under way is finished after ctx has ended
-	// The client waits for a join that is under way, which may take until other members are found dead.
-	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
+	m.leave(context.WithoutCancel(ctx))
+}
+
+// leave leaves the group. The client waits for a join that is under way, which may take until other members are found dead. It is then
+// ended, and the member taken out all the same: the group would make it a member that does nothing, and may have it divide the partitions.
+func (m *member) leave(ctx context.Context) {
+	leave, cancel := context.WithTimeout(ctx, leaveTimeout)
 	defer cancel()
-	_ = m.client.LeaveGroupContext(leave) // the group will notice otherwise
+	err := m.client.LeaveGroupContext(leave)
+	id, _ := m.client.GroupMetadata()
 	m.abort()
 	m.client.CloseAllowingRebalance()
+	if err != nil && id != "" && m.source.opts.Instance == "" {
+		m.cluster.remove(ctx, id) // the group will notice otherwise
+	}
 }
 
 func (m *member) every(ctx context.Context, interval time.Duration, do func()) {
@@ -96,14 +106,7 @@ func (m *member) poll(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	fetches.EachError(func(topic string, partition int32, err error) {
-		if tooLarge, ok := errors.AsType[*kgo.ErrDecompressTooLarge](err); ok {
-			m.source.setStuck(place{topic, partition}, fmt.Sprintf("the batch at offset %d of partition %d of topic %s becomes larger than %d MiB: "+
-				"pause the source and set the group's offset there to %d to pass it over",
-				tooLarge.Offset, partition, topic, maxUnpackedBytes>>20, tooLarge.NextOffset))
-		}
-		m.source.warn(ctx, err, slog.String("topic", topic), slog.Int("partition", int(partition)))
-	})
+	fetches.EachError(func(topic string, partition int32, err error) { m.failed(ctx, place{topic, partition}, err) })
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	limit := max(int64(maxHeld/max(len(m.partitions), 1)), minHeld)
@@ -117,6 +120,25 @@ func (m *member) poll(ctx context.Context) {
 	})
 }
 
+// failed takes note that a partition cannot be fetched. Most errors pass by themselves.
+func (m *member) failed(ctx context.Context, at place, err error) {
+	m.source.warn(ctx, err, slog.String("topic", at.topic), slog.Int("partition", int(at.id)))
+	if tooLarge, ok := errors.AsType[*kgo.ErrDecompressTooLarge](err); ok {
+		m.source.setStuck(at, ReasonBatchTooLarge, fmt.Sprintf("the batch at offset %d of partition %d of topic %s becomes larger than %d MiB: "+
+			"pause the source and set the group's offset there to %d to pass it over",
+			tooLarge.Offset, at.id, at.topic, maxUnpackedBytes>>20, tooLarge.NextOffset))
+	}
+	if errors.Is(err, kerr.TopicAuthorizationFailed) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if p := m.partitions[at]; p != nil {
+			p.refuse()
+			reason, message := explain(fmt.Errorf("fetch from topic %s: %w", at.topic, err), m.source.opts.Group)
+			m.source.setStuck(at, reason, message)
+		}
+	}
+}
+
 // assigned takes partitions up.
 func (m *member) assigned(_ context.Context, client *kgo.Client, added map[string][]int32) {
 	m.mu.Lock()
@@ -124,7 +146,7 @@ func (m *member) assigned(_ context.Context, client *kgo.Client, added map[strin
 		for _, id := range ids {
 			flow := flow{client, map[string][]int32{topic: {id}}}
 			flow.resume()
-			m.source.setStuck(place{topic, id}, "")
+			m.source.setFree(place{topic, id})
 			m.partitions[place{topic, id}] = newPartition(place{topic, id}, &m.source.work, flow)
 		}
 	}
@@ -205,7 +227,7 @@ func (m *member) forget(partitions []*partition) {
 	defer m.mu.Unlock()
 	for _, p := range partitions {
 		delete(m.partitions, p.place)
-		m.source.setStuck(p.place, "")
+		m.source.setFree(p.place)
 	}
 }
 
@@ -279,13 +301,23 @@ func (m *member) committed(ctx context.Context, offered map[string]map[int32]kgo
 	}
 }
 
-// look looks for topics that were missing, and for the ends of partitions.
+// look looks for topics that were missing, for the ends of partitions, and whether those may be fetched by now that were not to be.
 func (m *member) look(ctx context.Context) {
+	for _, p := range m.all() {
+		if p.tryAgain() {
+			m.source.setFree(p.place)
+		}
+	}
 	there, missing, err := m.cluster.topics(ctx, m.source.opts.Topics)
+	if errors.Is(err, kerr.TopicAuthorizationFailed) {
+		reason, message := explain(err, m.source.opts.Group)
+		m.source.setStuck(place{}, reason, message)
+	}
 	if err != nil {
 		m.source.opts.Logger.DebugContext(ctx, "cannot look at topics", slog.Any("error", err))
 		return
 	}
+	m.source.setFree(place{})
 	m.addTopics(ctx, there, missing)
 	ends, err := m.cluster.ends(ctx, there)
 	if err != nil {

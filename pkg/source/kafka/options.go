@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"strings"
 	"time"
@@ -115,7 +116,7 @@ const (
 	// staticTimeout to be started again. rebalanceTimeout is how long a member may take to give up its partitions, and so
 	// how long the others may have to wait for one that died.
 	sessionTimeout, staticTimeout, rebalanceTimeout = 12 * time.Second, 45 * time.Second, 25 * time.Second
-	requestRetries                                  = 3
+	requestRetries                                  = 5
 	// fetchWait is how long a broker waits for records where there are none.
 	fetchWait = 500 * time.Millisecond
 )
@@ -125,12 +126,20 @@ func (o *Options) connection(hook kgo.Hook) []kgo.Opt {
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(o.Servers...), kgo.ClientID("millrace"), kgo.WithHooks(hook),
 		kgo.Dialer(o.dial), kgo.RequestRetries(requestRetries), kgo.BrokerMaxReadBytes(maxResponseBytes),
-		kgo.MetadataMinAge(time.Second), kgo.MetadataMaxAge(time.Minute),
+		kgo.MetadataMinAge(time.Second), kgo.MetadataMaxAge(time.Minute), kgo.RetryBackoffFn(backoff),
 	}
 	if o.Mechanism != nil {
 		opts = append(opts, kgo.SASL(o.Mechanism))
 	}
 	return opts
+}
+
+// backoff is the pause after a number of failures in a row. The client's own grows to 5 s, and a member that is away when the servers are
+// back keeps the whole group from its partitions.
+func backoff(failures int) time.Duration {
+	const shortest, longest = 100 * time.Millisecond, time.Second
+	d := min(shortest<<min(max(failures-1, 0), 10), longest)
+	return d - rand.N(d/4) //nolint:gosec // replicas need not be unpredictable
 }
 
 // dial connects with or without TLS. The certificate must be that of the host dialed.

@@ -94,6 +94,8 @@ type partition struct {
 	queues    [][]item
 	held      int64 // bytes of records not settled
 	paused    bool
+	refused   bool  // the user may not fetch it
+	trying    bool  // it is fetched again after it was refused
 	limit     int64 // bytes that may be held
 	closed    bool
 	end       int64 // the offset after the last record in Kafka, as far as known
@@ -205,8 +207,37 @@ func (p *partition) settle(items []item) {
 	}
 	if p.paused && !p.closed && p.held < p.limit/2 && len(p.tracker.slots) < maxSlots/2 {
 		p.paused = false
-		p.flow.resume()
+		if !p.refused {
+			p.flow.resume()
+		}
 	}
+}
+
+// refuse takes note that the user may not fetch the partition. It is not fetched until tryAgain, because Kafka refuses at once, as often
+// as it is asked.
+func (p *partition) refuse() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refused, p.trying = true, false
+	p.flow.pause()
+}
+
+// tryAgain has a partition that was refused fetched again. It reports whether one that was fetched again since the last call was not
+// refused any more.
+func (p *partition) tryAgain() (free bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.refused:
+		p.refused, p.trying = false, true
+		if !p.paused && !p.closed {
+			p.flow.resume()
+		}
+	case p.trying:
+		p.trying = false
+		return true
+	}
+	return false
 }
 
 // close takes no more records, forgets those that nobody works on, and waits for the others: for as long as wait is open,

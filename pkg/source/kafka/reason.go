@@ -27,8 +27,8 @@ const (
 	ReasonAddressDenied = "AddressDenied"
 )
 
-// explain returns the reason for an error of the cluster or the way there, and what to do about it.
-func explain(err error) (reason, message string) {
+// explain returns the reason for an error of the cluster or the way there, and what to do about it. group is the source's.
+func explain(err error, group string) (reason, message string) {
 	var certificate *tls.CertificateVerificationError
 	var authority x509.UnknownAuthorityError
 	var notTLS tls.RecordHeaderError
@@ -37,8 +37,12 @@ func explain(err error) (reason, message string) {
 		return source.ReasonAuthenticationFailed, "the servers do not take the credentials: check user, password and type of spec.net.sasl: " + err.Error()
 	case isAny(err, kerr.UnsupportedSaslMechanism):
 		return source.ReasonAuthenticationFailed, "the servers do not offer the mechanism of spec.net.sasl.type: " + err.Error()
-	case isAny(err, kerr.TopicAuthorizationFailed, kerr.GroupAuthorizationFailed, kerr.ClusterAuthorizationFailed):
-		return source.ReasonNotAuthorized, "allow the user to read the topics and the consumer group: " + err.Error()
+	case isAny(err, kerr.TopicAuthorizationFailed):
+		return source.ReasonNotAuthorized, "allow the user the operation READ on the topics: " + err.Error()
+	case isAny(err, kerr.GroupAuthorizationFailed):
+		return source.ReasonNotAuthorized, "allow the user the operation READ on the consumer group " + group + ": " + err.Error()
+	case isAny(err, kerr.ClusterAuthorizationFailed):
+		return source.ReasonNotAuthorized, "allow the user to use the cluster: " + err.Error()
 	case isAny(err, kerr.InconsistentGroupProtocol):
 		return ReasonGroupInUse, "the consumer group is in use by other clients: stop them, or choose another spec.consumerGroup"
 	case errors.Is(err, delivery.ErrDenied):

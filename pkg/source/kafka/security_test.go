@@ -11,13 +11,16 @@ import (
 	"math/big"
 	"net"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/sasl"
 
 	"millrace.dev/pkg/source"
 	"millrace.dev/pkg/source/kafka"
@@ -263,4 +266,58 @@ func TestLatestTwice(t *testing.T) {
 			m.stop()
 		}
 	}
+}
+
+// TestRights says which right of a user is missing, one after the other, and delivers once the last is given.
+func TestRights(t *testing.T) {
+	t.Parallel()
+	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "orders"), kfake.EnableSASL(), kfake.EnableACLs(),
+		kfake.Superuser("PLAIN", "admin", "hush"), kfake.User("PLAIN", "bob", "hush"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	login := func(user string) sasl.Mechanism {
+		m, err := kafka.NewMechanism("PLAIN", user, "hush")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	client, err := kgo.NewClient(kgo.SeedBrokers(c.ListenAddrs()...), kgo.SASL(login("admin")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: "orders", Value: []byte("0/1")}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, cluster: c}
+	sink := &recorder{}
+	o := r.options(sink)
+	o.Mechanism = login("bob")
+	s := r.run(o)
+	says := func(words ...string) {
+		t.Helper()
+		eventually(t, "the source says what is missing", func() bool {
+			status := s.Status()
+			return !status.Ready && status.Reason == source.ReasonNotAuthorized &&
+				!slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(status.Message, w) })
+		})
+	}
+	grant := func(rule *kadm.ACLBuilder) {
+		t.Helper()
+		results, err := kadm.NewClient(client).CreateACLs(t.Context(), rule.Allow("User:bob").AllowHosts())
+		if err != nil || results[0].Err != nil {
+			t.Fatal(err, results)
+		}
+	}
+	says("READ on the topics", "list topics")
+	grant(kadm.NewACLs().Topics("orders").Operations(kadm.OpDescribe))
+	says("READ on the consumer group group")
+	grant(kadm.NewACLs().Groups("group").Operations(kadm.OpRead))
+	says("READ on the topics", "fetch from topic orders")
+	grant(kadm.NewACLs().Topics("orders").Operations(kadm.OpRead))
+	r.ready(s)
+	eventually(t, "the record is delivered", func() bool { return len(sink.all()) == 1 })
 }

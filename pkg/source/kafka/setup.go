@@ -8,6 +8,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // requestTimeout bounds each question to the cluster.
@@ -25,8 +27,13 @@ func (o offsets) set(topic string, partition int32, offset int64) {
 
 // cluster asks a Kafka cluster about topics and groups.
 type cluster struct {
-	admin *kadm.Client
-	group string
+	client *kgo.Client
+	admin  *kadm.Client
+	group  string
+}
+
+func newCluster(client *kgo.Client, group string) *cluster {
+	return &cluster{client: client, admin: kadm.NewClient(client), group: group}
 }
 
 // topics tells the topics that exist from those that do not.
@@ -103,6 +110,18 @@ func (c *cluster) unknown(ctx context.Context, topics []string) ([]string, error
 		}
 	}
 	return unknown, nil
+}
+
+// remove takes a member out of the group, as that itself would do.
+func (c *cluster) remove(ctx context.Context, id string) {
+	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
+	defer cancel()
+	request := kmsg.NewPtrLeaveGroupRequest()
+	request.Group, request.MemberID = c.group, id
+	member := kmsg.NewLeaveGroupRequestMember()
+	member.MemberID = id
+	request.Members = append(request.Members, member)
+	_, _ = request.RequestWith(ctx, c.client)
 }
 
 // ends returns the offset after the last record that may be read, of each partition of topics.

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"millrace.dev/pkg/source"
@@ -34,11 +33,14 @@ type Source struct {
 	reason  string
 	message string
 	missing []string
-	stuck   map[place]string // partitions with a batch that cannot be read, and what to do
-	dialErr error            // of the last connection that failed, nil once one succeeded
+	stuck   map[place]obstacle
+	dialErr error // of the last connection that failed, nil once one succeeded
 	warned  time.Time
 	member  *member
 }
+
+// obstacle is what keeps a partition from being read on: the reason, and what to do.
+type obstacle struct{ reason, message string }
 
 // New returns a Source, which does nothing until it runs.
 func New(o Options) *Source {
@@ -62,7 +64,7 @@ func (s *Source) Run(ctx context.Context) {
 		return
 	}
 	defer asking.Close()
-	c := &cluster{admin: kadm.NewClient(asking), group: s.opts.Group}
+	c := newCluster(asking, s.opts.Group)
 	there, fixed, ok := s.setUp(ctx, c)
 	if !ok {
 		return
@@ -152,18 +154,21 @@ func (s *Source) setMissing(topics []string) {
 	s.missing = topics
 }
 
-// setStuck takes note of what keeps a partition from being read on, or, if that is empty, that nothing does.
-func (s *Source) setStuck(at place, why string) {
+// setStuck takes note of what keeps a partition from being read on.
+func (s *Source) setStuck(at place, reason, message string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if why == "" {
-		delete(s.stuck, at)
-		return
-	}
 	if s.stuck == nil {
-		s.stuck = map[place]string{}
+		s.stuck = map[place]obstacle{}
 	}
-	s.stuck[at] = why
+	s.stuck[at] = obstacle{reason, message}
+}
+
+// setFree takes note that nothing keeps a partition from being read on.
+func (s *Source) setFree(at place) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.stuck, at)
 }
 
 // fail takes note of an error that keeps the source from working, and logs it if it is new.
@@ -175,7 +180,7 @@ func (s *Source) fail(ctx context.Context, err error) {
 	if s.dialErr != nil {
 		err = errors.Join(err, s.dialErr) // the client's own error tells only that it gave up
 	}
-	reason, message := explain(err)
+	reason, message := explain(err, s.opts.Group)
 	fresh := s.reason != reason
 	s.ready, s.reason, s.message = false, reason, message
 	s.mu.Unlock()
@@ -206,8 +211,8 @@ func (s *Source) Status() source.Status {
 		status.Message = "waiting for topics that do not exist: " + strings.Join(s.missing, ", ")
 	}
 	if status.Ready && len(s.stuck) > 0 {
-		status.Ready, status.Reason = false, ReasonBatchTooLarge
-		status.Message = strings.Join(slices.Sorted(maps.Values(s.stuck)), "; ")
+		status.Ready = false
+		status.Reason, status.Message = summary(s.stuck)
 	}
 	m := s.member
 	s.mu.Unlock()
@@ -215,6 +220,23 @@ func (s *Source) Status() source.Status {
 		m.report(&status)
 	}
 	return status
+}
+
+// summary returns the first reason of some obstacles, and what all say that have it.
+func summary(obstacles map[place]obstacle) (reason, message string) {
+	var messages []string
+	for _, o := range obstacles {
+		if reason == "" || o.reason < reason {
+			reason = o.reason
+		}
+	}
+	for _, o := range obstacles {
+		if o.reason == reason {
+			messages = append(messages, o.message)
+		}
+	}
+	slices.Sort(messages)
+	return reason, strings.Join(slices.Compact(messages), "; ")
 }
 
 // hooks are told by a client what happens to its connections and its membership.
