@@ -6,12 +6,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
@@ -216,6 +218,91 @@ func TestKafkaToGateway(t *testing.T) {
 		defer mu.Unlock()
 		if want := prefix + "one\n" + prefix + "two"; strings.Join(got, "\n") != want {
 			return fmt.Errorf("it has %q", got)
+		}
+		return nil
+	})
+}
+
+const fieldsManifest = `
+apiVersion: eventing.knative.dev/v1
+kind: Broker
+metadata: {name: b}
+---
+apiVersion: sources.knative.dev/v1beta1
+kind: KafkaSource
+metadata:
+  name: fields
+  labels: {kafkasources.sources.knative.dev/key-type: int}
+  annotations: {millrace.dev/undeliverable: drop}
+spec:
+  consumers: 2
+  bootstrapServers: [%[1]s]
+  topics: [orders, payments]
+  consumerGroup: mine
+  initialOffset: earliest
+  ordering: key
+  delivery:
+    retry: 0
+    deadLetterSink: {uri: "%[2]s/dead"}
+  ceOverrides: {extensions: {team: shop}}
+  sink: {uri: "%[2]s/in"}
+`
+
+// TestKafkaFields has every field of a KafkaSource that is not about the connection show in what is delivered.
+func TestKafkaFields(t *testing.T) {
+	address, produce := startKafka(t, "", kfake.SeedTopics(1, "orders", "payments"))
+	var mu sync.Mutex
+	var got, dead []string
+	sink := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		line := strings.Join([]string{r.Header.Get("Ce-Source"), r.Header.Get("Ce-Key"), r.Header.Get("Ce-Team"), string(body)}, " ")
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case r.URL.Path == "/dead" && string(body) == "lost":
+			w.WriteHeader(http.StatusBadRequest)
+		case r.URL.Path == "/dead":
+			dead = append(dead, line)
+		case string(body) == "good":
+			got = append(got, line)
+		default:
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	t.Cleanup(sink.Close)
+	key := []byte{0, 0, 0, 7}
+	produce("orders", &kgo.Record{Key: key, Value: []byte("good")}, &kgo.Record{Key: key, Value: []byte("bad")})
+	produce("payments", &kgo.Record{Key: key, Value: []byte("lost")}, &kgo.Record{Key: key, Value: []byte("good")})
+	dir := t.TempDir()
+	harness.WriteFile(t, filepath.Join(dir, "source.yaml"), fmt.Sprintf(fieldsManifest, address, sink.URL))
+	dev := harness.StartDev(t, t.TempDir(), dir)
+	harness.Eventually(t, "all records are dealt with", func() error {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(got) != 2 || len(dead) != 1 {
+			return fmt.Errorf("the sink has %q and the dead letter sink %q\n%s", got, dead, dev.Out)
+		}
+		return nil
+	})
+	const from = "/apis/v1/namespaces/default/kafkasources/fields#"
+	slices.Sort(got)
+	if want := []string{from + "orders 7 shop good", from + "payments 7 shop good"}; !slices.Equal(got, want) || dead[0] != from+"orders 7 shop bad" {
+		t.Errorf("the sink has %q and the dead letter sink %q", got, dead)
+	}
+	if metrics := get(t, dev.Admin+"/metrics"); !strings.Contains(metrics, `outcome="dropped",source="default/fields"} 1`) {
+		t.Errorf("the record that nobody takes is not counted:\n%s", metrics)
+	}
+	client, err := kgo.NewClient(kgo.SeedBrokers(address))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	harness.Eventually(t, "the offsets of the group are committed", func() error {
+		offsets, err := kadm.NewClient(client).FetchOffsets(t.Context(), "mine")
+		for _, topic := range []string{"orders", "payments"} {
+			if o, _ := offsets.Lookup(topic, 0); err != nil || o.At != 2 {
+				return fmt.Errorf("%s: %d %v", topic, o.At, err)
+			}
 		}
 		return nil
 	})
