@@ -27,7 +27,7 @@ type DevOptions struct {
 // may be on this machine. o.NATS names the store, an embedded one in `millrace dev`.
 func RunDev(ctx context.Context, o DevOptions) error {
 	o.AllowLoopback = true
-	p, err := newProcess(ctx, o.Options, parts{ingress: true, filter: true, sources: true})
+	p, err := newProcess(ctx, o.Options, parts{ingress: true, filter: true, sources: openSource})
 	if err != nil {
 		return err
 	}

@@ -104,6 +104,7 @@ func (m *model) notInEffect() []triggerStatus {
 type builder struct {
 	defaults LimitDefaults
 	compiler *trigger.Compiler
+	open     sourceOpener               // nil if sources are not run here
 	compiled map[string]compiledTrigger // by UID
 }
 
@@ -114,12 +115,12 @@ type compiledTrigger struct {
 	errs       field.ErrorList
 }
 
-func newBuilder(defaults LimitDefaults) (*builder, error) {
+func newBuilder(defaults LimitDefaults, open sourceOpener) (*builder, error) {
 	c, err := trigger.NewCompiler()
 	if err != nil {
 		return nil, fmt.Errorf("prepare filters: %w", err)
 	}
-	return &builder{defaults: defaults, compiler: c, compiled: map[string]compiledTrigger{}}, nil
+	return &builder{defaults: defaults, compiler: c, open: open, compiled: map[string]compiledTrigger{}}, nil
 }
 
 // build does no I/O.
@@ -143,7 +144,7 @@ func (b *builder) build(set *objects.Set) *model {
 		m.problems = append(m.problems, bm.add(o, c, set)...)
 	}
 	b.compiled = used
-	sources, problems := newSources(set, byKey)
+	sources, problems := b.newSources(set, byKey)
 	m.sources, m.problems = sources, append(m.problems, problems...)
 	slices.SortFunc(m.brokers, func(x, y *brokerModel) int { return cmp.Compare(x.key(), y.key()) })
 	return m

@@ -28,7 +28,7 @@ func buildModel(t *testing.T, manifests string) *model {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := newBuilder(LimitDefaults{}.withDefaults())
+	b, err := newBuilder(LimitDefaults{}.withDefaults(), openSource)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +93,7 @@ spec: {broker: b, subscriber: {uri: http://s/}}
 
 // The API server does not count a changed annotation as a new generation.
 func TestBuildCompilesAChangedAnnotation(t *testing.T) {
-	b, err := newBuilder(LimitDefaults{}.withDefaults())
+	b, err := newBuilder(LimitDefaults{}.withDefaults(), openSource)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -125,19 +125,23 @@ type process struct {
 }
 
 // parts says what a process is made of.
-type parts struct{ ingress, filter, sources bool }
+type parts struct {
+	ingress, filter bool
+	// sources, if set, has sources run, and opens them. A program that runs none is linked without what that takes.
+	sources sourceOpener
+}
 
 // String names the process by what it is made of.
 func (p parts) String() string {
-	switch p {
-	case parts{ingress: true}:
-		return "ingress"
-	case parts{filter: true}:
-		return "filter"
-	case parts{sources: true}:
-		return "source"
-	default:
+	switch {
+	case p.ingress && p.filter:
 		return "dev"
+	case p.ingress:
+		return "ingress"
+	case p.filter:
+		return "filter"
+	default:
+		return "source"
 	}
 }
 
@@ -153,7 +157,7 @@ func newProcess(ctx context.Context, o Options, with parts) (_ *process, err err
 	if o.Defaults, err = o.Defaults.Complete(); err != nil {
 		return nil, err
 	}
-	if p.builder, err = newBuilder(o.Defaults); err != nil {
+	if p.builder, err = newBuilder(o.Defaults, with.sources); err != nil {
 		return nil, err
 	}
 	if p.metrics, err = telemetry.New(telemetry.Options{}); err != nil {
@@ -186,7 +190,7 @@ func newProcess(ctx context.Context, o Options, with parts) (_ *process, err err
 		}
 		p.parked = newParked(p.conn, p.filter.dispatcher, &o)
 	}
-	if with.sources {
+	if with.sources != nil {
 		p.sources = newSourceRunner(ctx, p.conn, &o)
 	}
 	return p, p.openAdmin(ctx)

@@ -23,7 +23,7 @@ func RunFilter(ctx context.Context, o Options) error {
 // RunSources runs the sources of the manifests until ctx ends: they read from other systems and store events for the
 // manifests' Brokers, or post them to other sinks. Several such processes share the work.
 func RunSources(ctx context.Context, o Options) error {
-	return runParts(ctx, o, parts{sources: true})
+	return runParts(ctx, o, parts{sources: openSource})
 }
 
 func runParts(ctx context.Context, o Options, with parts) error {
@@ -41,7 +41,7 @@ func runParts(ctx context.Context, o Options, with parts) error {
 	if with.filter {
 		p.onApply = logTriggers(p.log)
 	}
-	if with.sources {
+	if with.sources != nil {
 		p.tellSource = p.sources.logState
 	}
 	p.log.InfoContext(ctx, "started", p.addresses()...)

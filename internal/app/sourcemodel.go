@@ -78,15 +78,15 @@ func (s *sinkModel) String() string {
 }
 
 // newSources returns the sources of a set, and what is wrong with them.
-func newSources(set *objects.Set, brokers map[string]*brokerModel) (sources []*sourceModel, problems []objects.Problem) {
+func (b *builder) newSources(set *objects.Set, brokers map[string]*brokerModel) (sources []*sourceModel, problems []objects.Problem) {
 	for _, o := range set.Sources {
-		m, found := newSourceModel(o, set, brokers)
+		m, found := b.newSourceModel(o, set, brokers)
 		sources, problems = append(sources, m), append(problems, found...)
 	}
 	return sources, problems
 }
 
-func newSourceModel(o sourcesv1.Source, set *objects.Set, brokers map[string]*brokerModel) (*sourceModel, []objects.Problem) {
+func (b *builder) newSourceModel(o sourcesv1.Source, set *objects.Set, brokers map[string]*brokerModel) (*sourceModel, []objects.Problem) {
 	m := &sourceModel{
 		kind: o.SourceKind(), key: o.GetNamespace() + "/" + o.GetName(), uid: string(o.GetUID()), namespace: o.GetNamespace(),
 	}
@@ -118,8 +118,10 @@ func newSourceModel(o sourcesv1.Source, set *objects.Set, brokers map[string]*br
 		return m, set.Explain(objects.Key{Kind: m.kind, Namespace: o.GetNamespace(), Name: o.GetName()}, errs)
 	}
 	m.policy, m.drop = policy, o.GetAnnotations()[sourcesv1.UndeliverableAnnotation] == "drop"
-	if m.open, err = opener(o, set); err != nil {
-		return fail(reasonSecretInvalid, err.Error())
+	if b.open != nil {
+		if m.open, err = b.open(o, set); err != nil {
+			return fail(reasonSecretInvalid, err.Error())
+		}
 	}
 	m.fingerprint = fingerprint(o, set, m)
 	return m, nil
@@ -133,8 +135,11 @@ func pausedMessage(o sourcesv1.Source) string {
 	return "remove the annotation " + sourcesv1.PausedAnnotation + " to have it go on"
 }
 
-// opener returns what makes the source that an object describes.
-func opener(o sourcesv1.Source, set *objects.Set) (func(sourceRun) source.Source, error) {
+// sourceOpener returns what makes the source that an object describes.
+type sourceOpener func(o sourcesv1.Source, set *objects.Set) (func(sourceRun) source.Source, error)
+
+// openSource is the sourceOpener for all kinds.
+func openSource(o sourcesv1.Source, set *objects.Set) (func(sourceRun) source.Source, error) {
 	switch o := o.(type) {
 	case *sourcesv1.KafkaSource:
 		return openKafka(o, set)
