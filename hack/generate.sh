@@ -30,7 +30,7 @@ kustomize config/crds >"$files/crds.yaml"
 kustomize config/admission >"$files/broker-class.yaml"
 kustomize config/defaults >"$files/defaults.yaml"
 cp config/defaults/class.yaml "$files/default-class.yaml"
-roles=(config/*/rbac.yaml config/system/user-roles.yaml)
+roles=(config/*/rbac.yaml config/system/user-roles.yaml config/system/connect.yaml)
 {
   cat "${roles[0]}"
   for role in "${roles[@]:1}"; do

@@ -25,5 +25,5 @@ func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
-	return cli.Execute(ctx, cli.NewRoot())
+	return cli.Execute(ctx, cli.NewRoot(os.Args[0]))
 }

@@ -18,6 +18,9 @@ import (
 // What the operation had done by then is done; what it had not is still parked.
 var ErrCutOff = errors.New("the answer broke off before the end; what was done is done, the rest is still parked")
 
+// ErrUnreachable says that there was no answer at all.
+var ErrUnreachable = errors.New("reach the admin API")
+
 // Client speaks to the API. Its methods return a [*Problem] if the API refuses a request.
 type Client struct {
 	// URL is that of the admin listener, such as http://127.0.0.1:8081.
@@ -231,7 +234,7 @@ func (c *Client) do(ctx context.Context, o operation) (io.ReadCloser, error) {
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("reach the admin API: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	if resp.StatusCode == http.StatusOK {
 		return resp.Body, nil

@@ -24,9 +24,10 @@ import (
 var update = flag.Bool("update", false, "write what the commands print to testdata")
 
 // TestCommands runs each testdata/*.txtar: the comment's line "$ millrace ..." in a folder that holds the archive's
-// files. The files stdout, stderr, exit and received (the events that the test's server got) are what is expected. In
+// files, or as "$ kubectl millrace ...". The files stdout, stderr, exit and received (the events that the test's server got) are what is expected. In
 // arguments and output $URL is that of the server; a file stdin is standard input. The dlq commands have an admin API
-// with a few parked events, see newAdmin.
+// with a few parked events, see newAdmin; with "no dev mode" in the comment they do not know of it, and a file kubeconfig is
+// the user's.
 func TestCommands(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -48,13 +49,23 @@ func runCase(t *testing.T, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, line, ok := strings.Cut(string(archive.Comment), "$ millrace ")
-	if !ok {
-		t.Fatal(`the comment has no line "$ millrace ..."`)
+	comment := string(archive.Comment)
+	before, line, ok := strings.Cut(comment, "millrace ")
+	if !ok || !strings.HasSuffix(before, "$ ") && !strings.HasSuffix(before, "$ kubectl ") {
+		t.Fatal(`the comment has no line "$ millrace ..." or "$ kubectl millrace ..."`)
+	}
+	program := "/usr/local/bin/millrace"
+	if strings.HasSuffix(before, "kubectl ") {
+		program = "/usr/local/bin/kubectl-millrace"
 	}
 	server := newTarget(t)
-	admin := newAdmin(t, string(archive.Comment))
-	t.Setenv("MILLRACE_ADMIN_URL", admin)
+	admin := newAdmin(t, comment)
+	t.Setenv("KUBECONFIG", "kubeconfig")
+	if strings.Contains(comment, "no dev mode") {
+		useDevURL(t, "http://127.0.0.1:1")
+	} else {
+		t.Setenv("MILLRACE_ADMIN_URL", admin)
+	}
 	t.Chdir(t.TempDir())
 	inputs := slices.DeleteFunc(slices.Clone(archive.Files), isResult)
 	var stdin []byte
@@ -66,7 +77,7 @@ func runCase(t *testing.T, path string) {
 			t.Fatal(err)
 		}
 	}
-	got := runCommand(t, splitArgs(strings.ReplaceAll(strings.TrimSpace(line), "$URL", server.url)), stdin)
+	got := runProgram(t, program, splitArgs(strings.ReplaceAll(strings.TrimSpace(line), "$URL", server.url)), stdin)
 	results := []txtar.File{
 		{Name: "stdout", Data: server.scrub(strings.ReplaceAll(got.stdout, admin, "$ADMIN"))},
 		{Name: "stderr", Data: server.scrub(strings.ReplaceAll(got.stderr, admin, "$ADMIN"))},
@@ -115,8 +126,21 @@ type outcome struct {
 
 func runCommand(t *testing.T, args []string, stdin []byte) outcome {
 	t.Helper()
+	return runProgram(t, "millrace", args, stdin)
+}
+
+// useDevURL has millrace dev looked for elsewhere.
+func useDevURL(t *testing.T, url string) {
+	t.Helper()
+	before := devURL
+	devURL = url
+	t.Cleanup(func() { devURL = before })
+}
+
+func runProgram(t *testing.T, program string, args []string, stdin []byte) outcome {
+	t.Helper()
 	var stdout, stderr bytes.Buffer
-	root := NewRoot()
+	root := NewRoot(program)
 	root.SetArgs(args)
 	root.SetIn(bytes.NewReader(stdin))
 	root.SetOut(&stdout)
@@ -204,6 +228,9 @@ func (tg *target) scrub(text string) []byte {
 		{`[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}`, "UUID"},
 		{`2\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z`, "NOW"},
 		{`2\d{3}-\d\d-\d\d \d\d:\d\d:\d\d \S+`, "NOW"},
+		{`(2\d{3}-\d\d-\d\d )?\d\d:\d\d:\d\d\.\d{3}`, "TIME"},
+		{`over \d+\.\d s`, "over N s"},
+		{`"(seconds|at)": \d+\.\d+`, `"$1": N`},
 		{`\d+ events/s`, "N events/s"},
 		{`latency p50 \S+ p99 [^\s,]+`, "latency p50 N p99 N"},
 	} {

@@ -28,7 +28,7 @@ func startDisplay(ctx context.Context, t *testing.T, args ...string) *running {
 	t.Helper()
 	r := &running{stdout: &bytes.Buffer{}, rest: make(chan string, 1), exit: make(chan int, 1)}
 	stderr, w := io.Pipe()
-	root := NewRoot() // Commands get their context from Execute.
+	root := NewRoot("millrace") // Commands get their context from Execute.
 	root.SetArgs(append([]string{"display", "--listen", "127.0.0.1:0"}, args...))
 	root.SetOut(r.stdout)
 	root.SetErr(w)

@@ -4,92 +4,35 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"millrace.dev/internal/adminapi"
-	"millrace.dev/internal/cmdline"
 )
-
-// adminURLFlag has an environment variable; other flags of dlq have none: a forgotten one would change what is purged.
-const adminURLFlag = "admin-url"
 
 func newDLQCommand() *cobra.Command {
 	cmd := newGroup(&cobra.Command{
 		Use:   "dlq",
 		Short: "Look at events that were given up, redrive and purge them",
 		Long: `An event that a subscriber does not take, in spite of all retries, goes to the dead letter sink. If neither Trigger nor
-Broker has one, Millrace parks it. These commands work with parked events, through the admin port of millrace dev or of a
-filter: --` + adminURLFlag + `, or the environment variable ` + cmdline.EnvName(adminURLFlag) + `.`,
+Broker has one, Millrace parks it. These commands work with parked events, of millrace dev or of a cluster.`,
 	})
 	cmd.AddCommand(newDLQListCommand(), newDLQShowCommand(), newDLQRedriveCommand(), newDLQPurgeCommand())
 	return cmd
 }
 
-// dlqFlags are those that every dlq command has.
-type dlqFlags struct {
-	adminURL string
-	output   string
-	formats  []string // that output may be
-}
-
-func (f *dlqFlags) register(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.adminURL, adminURLFlag, "http://127.0.0.1:8081", "URL of the admin port of millrace dev or of a filter")
-	cmd.Flags().StringVarP(&f.output, "output", "o", "table", "table or json")
-	f.formats = []string{"table", "json"}
-}
-
-// client returns the client of the admin API that the flags, or the environment, name.
-func (f *dlqFlags) client(cmd *cobra.Command) (*adminapi.Client, error) {
-	if !slices.Contains(f.formats, f.output) {
-		return nil, usageErrorf("--output %q is not known; write %s", f.output, strings.Join(f.formats, " or "))
-	}
-	if value, ok := os.LookupEnv(cmdline.EnvName(adminURLFlag)); ok && !cmd.Flags().Changed(adminURLFlag) {
-		f.adminURL = value
-	}
-	if err := validateURL(f.adminURL); err != nil {
-		return nil, fmt.Errorf("--%s: %w", adminURLFlag, err)
-	}
-	return &adminapi.Client{URL: f.adminURL, HTTP: &http.Client{
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}, nil
-}
-
-func (f *dlqFlags) json() bool { return f.output == "json" }
-
-// explain says what to do about an error of the client.
-func (f *dlqFlags) explain(err error) error {
-	var problem *adminapi.Problem
-	var own *exitError
-	switch {
-	case err == nil, errors.As(err, &problem), errors.As(err, &own):
-		return err
-	case errors.Is(err, context.Canceled):
-		return errors.New("interrupted; what was not done yet is still parked")
-	case errors.Is(err, adminapi.ErrCutOff):
-		return err
-	default:
-		return fmt.Errorf("%w; is millrace dev running? If it is, or for a filter, give its admin port with --%s or %s",
-			err, adminURLFlag, cmdline.EnvName(adminURLFlag))
-	}
-}
-
 // selectFlags say which events are meant.
 type selectFlags struct {
-	trigger   string
-	code      int
-	cause     string
-	olderThan string
-	sequences []uint
-	all       bool
-	limit     int
+	trigger    string
+	code       int
+	cause      string
+	olderThan  string
+	sequences  []uint
+	everything bool
+	limit      int
 }
 
 func (f *selectFlags) register(cmd *cobra.Command, limit string) {
@@ -105,12 +48,12 @@ func (f *selectFlags) register(cmd *cobra.Command, limit string) {
 func (f *selectFlags) registerMutating(cmd *cobra.Command, verb string) {
 	f.register(cmd, verb+" at most `N` events, the oldest first; 0 is no limit")
 	cmd.Flags().UintSliceVar(&f.sequences, "seq", nil, "only the events of these `sequences`, separated by commas")
-	cmd.Flags().BoolVar(&f.all, "all", false, verb+" all parked events of the Broker")
+	cmd.Flags().BoolVar(&f.everything, "all", false, verb+" all parked events of the Broker")
 }
 
 // selection checks the flags and translates them.
 func (f *selectFlags) selection(cmd *cobra.Command) (adminapi.Selection, error) {
-	s := adminapi.Selection{Cause: f.cause, OlderThan: f.olderThan, All: f.all, Limit: f.limit, Trigger: triggerName(f.trigger)}
+	s := adminapi.Selection{Cause: f.cause, OlderThan: f.olderThan, All: f.everything, Limit: f.limit, Trigger: f.trigger}
 	if cmd.Flags().Changed("code") {
 		if f.code != 0 && (f.code < 100 || f.code > 599) {
 			return s, usageErrorf("--code is an HTTP status such as 503, or 0 for no answer")
@@ -146,14 +89,6 @@ func (f *selectFlags) mutating(cmd *cobra.Command, verb string) (adminapi.Select
 	return s, nil
 }
 
-// triggerName completes a name without a namespace. UIDs are left as they are.
-func triggerName(name string) string {
-	if _, err := uuid.Parse(name); name == "" || err == nil || strings.Contains(name, "/") {
-		return name
-	}
-	return "default/" + name
-}
-
 // parseRate reads a number of events a second, or one with its unit of time: 50, 50/s, 30/m.
 func parseRate(text string) (float64, error) {
 	number, unit, _ := strings.Cut(text, "/")
@@ -165,7 +100,7 @@ func parseRate(text string) (float64, error) {
 	return n / per.Seconds(), nil
 }
 
-// brokerArg returns the Broker of the arguments as namespace/name, or "" if none is given.
+// brokerArg returns the Broker of the arguments, or "" if none is given.
 func brokerArg(args []string) (string, error) {
 	switch {
 	case len(args) == 0:
@@ -174,8 +109,6 @@ func brokerArg(args []string) (string, error) {
 		return "", usageErrorf("give one Broker, as NAMESPACE/BROKER")
 	case strings.Count(args[0], "/") > 1 || args[0] == "":
 		return "", usageErrorf("%q is no Broker; write NAMESPACE/BROKER", args[0])
-	case !strings.Contains(args[0], "/"):
-		return "default/" + args[0], nil
 	default:
 		return args[0], nil
 	}
@@ -206,6 +139,9 @@ func brokers(ctx context.Context, c *adminapi.Client, given string) ([]string, e
 		return nil, err
 	}
 	if len(infos) == 0 {
+		if c.Namespace != "" {
+			return nil, fmt.Errorf("there is no Broker in namespace %s; name another with --%s, or all with --%s", c.Namespace, namespaceFlag, allNamespacesFlag)
+		}
 		return nil, errors.New("there is no Broker; check the manifests that millrace dev or the filter reads")
 	}
 	names := make([]string, len(infos))

@@ -12,7 +12,7 @@ import (
 )
 
 type dlqRedriveFlags struct {
-	dlqFlags
+	adminFlags
 	selectFlags
 	rate   string
 	dryRun bool
@@ -32,10 +32,13 @@ at worst an event is delivered twice. Events whose Trigger was deleted stay park
 		Args: cobra.ArbitraryArgs,
 	}
 	cmd.RunE = runE(func(cmd *cobra.Command, args []string) error { return f.explain(f.run(cmd, args)) })
-	f.dlqFlags.register(cmd)
+	f.adminFlags.register(cmd)
+	f.changes = true
 	f.registerMutating(cmd, "redrive")
 	cmd.Flags().StringVar(&f.rate, "rate", "", "redrive at most so many `events` a second, such as 50/s; also 30/m (default no limit)")
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "count what would be done and do nothing")
+	f.completeFlags(cmd)
+	cmd.ValidArgsFunction = upTo(1, f.complete(brokerWords))
 	return cmd
 }
 
@@ -55,6 +58,7 @@ func (f *dlqRedriveFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	req.Trigger = f.qualify(req.Trigger)
 	p := newProgressLine(cmd.ErrOrStderr())
 	result, err := c.Redrive(cmd.Context(), broker, req, func(l adminapi.Line[adminapi.RedriveResult]) {
 		if l.Result != nil {
@@ -65,13 +69,10 @@ func (f *dlqRedriveFlags) run(cmd *cobra.Command, args []string) error {
 	if result == nil {
 		return err
 	}
-	if f.json() {
-		if printErr := printJSON(cmd.OutOrStdout(), outcomeOf(result, err)); printErr != nil {
-			return printErr
-		}
-	} else {
-		printRedrive(cmd.OutOrStdout(), result)
-	}
+	err = errors.Join(f.print(cmd.OutOrStdout(), outcomeOf(result, err), func(w io.Writer) error {
+		printRedrive(w, result)
+		return nil
+	}), err)
 	if err != nil {
 		return err
 	}
@@ -82,7 +83,7 @@ func (f *dlqRedriveFlags) run(cmd *cobra.Command, args []string) error {
 }
 
 // target returns the client and the Broker that the arguments name.
-func (f *dlqFlags) target(cmd *cobra.Command, args []string) (*adminapi.Client, string, error) {
+func (f *adminFlags) target(cmd *cobra.Command, args []string) (*adminapi.Client, string, error) {
 	given, err := brokerArg(args)
 	if err != nil {
 		return nil, "", err
@@ -91,7 +92,7 @@ func (f *dlqFlags) target(cmd *cobra.Command, args []string) (*adminapi.Client, 
 	if err != nil {
 		return nil, "", err
 	}
-	broker, err := oneBroker(cmd.Context(), c, given)
+	broker, err := oneBroker(cmd.Context(), c, f.qualify(given))
 	return c, broker, err
 }
 
@@ -130,7 +131,7 @@ func printRedrive(w io.Writer, r *adminapi.RedriveResult) {
 }
 
 type dlqPurgeFlags struct {
-	dlqFlags
+	adminFlags
 	selectFlags
 	dryRun bool
 }
@@ -146,9 +147,12 @@ func newDLQPurgeCommand() *cobra.Command {
 		Args: cobra.ArbitraryArgs,
 	}
 	cmd.RunE = runE(func(cmd *cobra.Command, args []string) error { return f.explain(f.run(cmd, args)) })
-	f.dlqFlags.register(cmd)
+	f.adminFlags.register(cmd)
+	f.changes = true
 	f.registerMutating(cmd, "purge")
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "count what would be done and do nothing")
+	f.completeFlags(cmd)
+	cmd.ValidArgsFunction = upTo(1, f.complete(brokerWords))
 	return cmd
 }
 
@@ -163,6 +167,7 @@ func (f *dlqPurgeFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	req.Trigger = f.qualify(req.Trigger)
 	p := newProgressLine(cmd.ErrOrStderr())
 	result, err := c.Purge(cmd.Context(), broker, req, func(l adminapi.Line[adminapi.PurgeResult]) {
 		if l.Result != nil {
@@ -173,11 +178,10 @@ func (f *dlqPurgeFlags) run(cmd *cobra.Command, args []string) error {
 	if result == nil {
 		return err
 	}
-	if f.json() {
-		err = errors.Join(printJSON(cmd.OutOrStdout(), outcomeOf(result, err)), err)
-	} else {
-		printPurge(cmd.OutOrStdout(), result)
-	}
+	err = errors.Join(f.print(cmd.OutOrStdout(), outcomeOf(result, err), func(w io.Writer) error {
+		printPurge(w, result)
+		return nil
+	}), err)
 	if err == nil && (result.Failed > 0 || len(f.sequences) > 0 && result.Gone > 0) {
 		return silently(ExitFailure)
 	}

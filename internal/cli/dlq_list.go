@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
 
 	"millrace.dev/internal/adminapi"
 	"millrace.dev/internal/cli/display"
@@ -20,7 +21,7 @@ import (
 const listPage = 500
 
 type dlqListFlags struct {
-	dlqFlags
+	adminFlags
 	selectFlags
 	events bool
 }
@@ -32,14 +33,16 @@ func newDLQListCommand() *cobra.Command {
 		Short: "Count parked events by Trigger and cause, or list them",
 		Long: `ls counts the parked events of a Broker, or of all Brokers, by Trigger, status code and cause. Words with four digits or
 more, such as ids and addresses, count as equal in a cause and are printed as *. With --events it prints a line for each
-event instead; with -o json that is one JSON object a line.`,
+event instead; with -o json that is one JSON object a line. With -o name it prints the Brokers, or the sequences of the events.`,
 		Example: "  millrace dlq ls\n  millrace dlq ls default/live --trigger default/big-spender --events",
 		Args:    cobra.ArbitraryArgs,
 	}
 	cmd.RunE = runE(func(cmd *cobra.Command, args []string) error { return f.explain(f.run(cmd, args)) })
-	f.dlqFlags.register(cmd)
+	f.adminFlags.register(cmd, "name")
 	f.selectFlags.register(cmd, "print at most `N` groups or events of a Broker; 0 is no limit")
 	cmd.Flags().BoolVar(&f.events, "events", false, "print each event instead of counts")
+	f.completeFlags(cmd)
+	cmd.ValidArgsFunction = upTo(1, f.complete(brokerWords))
 	return cmd
 }
 
@@ -56,15 +59,19 @@ func (f *dlqListFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	names, err := brokers(cmd.Context(), c, given)
+	s.Trigger = f.qualify(s.Trigger)
+	names, err := brokers(cmd.Context(), c, f.qualify(given))
 	if err != nil {
 		return err
 	}
-	list := f.listGroups
-	if f.events {
-		list = f.listEvents
+	switch {
+	case f.events:
+		return f.listEvents(cmd, c, names, s)
+	case f.output == "name":
+		return printNames(cmd.OutOrStdout(), names)
+	default:
+		return f.listGroups(cmd, c, names, s)
 	}
-	return list(cmd, c, names, s)
 }
 
 // brokerGroups are the groups of one Broker, as printed for programs.
@@ -91,10 +98,7 @@ func (f *dlqListFlags) listGroups(cmd *cobra.Command, c *adminapi.Client, names 
 		}
 		all = append(all, brokerGroups{Broker: name, Groups: groups})
 	}
-	if f.json() {
-		return printJSON(cmd.OutOrStdout(), map[string]any{"brokers": all})
-	}
-	return printGroups(cmd.OutOrStdout(), all)
+	return f.print(cmd.OutOrStdout(), map[string]any{"brokers": all}, func(w io.Writer) error { return printGroups(w, all) })
 }
 
 // brokerItem is a parked event with its Broker, as printed for programs.
@@ -104,7 +108,7 @@ type brokerItem struct {
 }
 
 func (f *dlqListFlags) listEvents(cmd *cobra.Command, c *adminapi.Client, names []string, s adminapi.Selection) error {
-	out := newItemPrinter(cmd.OutOrStdout(), f.json())
+	out := newItemPrinter(cmd.OutOrStdout(), f.output)
 	for _, name := range names {
 		if err := eachEvent(cmd.Context(), c, name, s, func(item adminapi.Item) error { return out.print(name, item) }); err != nil {
 			return err
@@ -138,7 +142,7 @@ func eachEvent(ctx context.Context, c *adminapi.Client, broker string, s adminap
 }
 
 func newDLQShowCommand() *cobra.Command {
-	f := &dlqFlags{}
+	f := &adminFlags{}
 	cmd := &cobra.Command{
 		Use:     "show SEQ [NAMESPACE/BROKER]",
 		Short:   "Print a parked event and why it was given up",
@@ -148,10 +152,18 @@ func newDLQShowCommand() *cobra.Command {
 	}
 	cmd.RunE = runE(func(cmd *cobra.Command, args []string) error { return f.explain(f.show(cmd, args)) })
 	f.register(cmd)
+	f.completeFlags(cmd)
+	sequences, names := f.complete(sequenceWords), f.complete(brokerWords)
+	cmd.ValidArgsFunction = upTo(2, func(cmd *cobra.Command, args []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) == 0 {
+			return sequences(cmd, args, toComplete)
+		}
+		return names(cmd, args, toComplete)
+	})
 	return cmd
 }
 
-func (f *dlqFlags) show(cmd *cobra.Command, args []string) error {
+func (f *adminFlags) show(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return usageErrorf("say which event: give the sequence that `millrace dlq ls` prints")
 	}
@@ -170,7 +182,7 @@ func (f *dlqFlags) show(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	name, err := oneBroker(cmd.Context(), c, given)
+	name, err := oneBroker(cmd.Context(), c, f.qualify(given))
 	if err != nil {
 		return err
 	}
@@ -178,10 +190,40 @@ func (f *dlqFlags) show(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	if f.json() {
-		return printJSON(cmd.OutOrStdout(), d)
+	return f.print(cmd.OutOrStdout(), d, func(w io.Writer) error { return printDetail(w, name, &d) })
+}
+
+// print writes a value as the flag --output wants it, or calls table.
+func (f *adminFlags) print(w io.Writer, v any, table func(io.Writer) error) error {
+	switch f.output {
+	case "json":
+		return printJSON(w, v)
+	case "yaml":
+		return printYAML(w, v)
+	default:
+		return table(w)
 	}
-	return printDetail(cmd.OutOrStdout(), name, &d)
+}
+
+// printNames writes a name a line.
+func printNames(w io.Writer, names []string) error {
+	for _, name := range names {
+		if _, err := fmt.Fprintln(w, terminal.Safe(name)); err != nil {
+			return fmt.Errorf("print: %w", err)
+		}
+	}
+	return nil
+}
+
+func printYAML(w io.Writer, v any) error {
+	text, err := yaml.Marshal(v)
+	if err == nil {
+		_, err = w.Write(text)
+	}
+	if err != nil {
+		return fmt.Errorf("print YAML: %w", err)
+	}
+	return nil
 }
 
 func printJSON(w io.Writer, v any) error {

@@ -59,19 +59,27 @@ func printGroups(w io.Writer, all []brokerGroups) error {
 
 // itemPrinter prints a list of events of any length.
 type itemPrinter struct {
-	w     io.Writer
-	json  bool
-	table *tabwriter.Writer
-	rows  int
-	now   time.Time
+	w      io.Writer
+	output string
+	table  *tabwriter.Writer
+	rows   int
+	now    time.Time
 }
 
-func newItemPrinter(w io.Writer, json bool) *itemPrinter {
-	return &itemPrinter{w: w, json: json, table: newTable(w), now: time.Now()}
+func newItemPrinter(w io.Writer, output string) *itemPrinter {
+	return &itemPrinter{w: w, output: output, table: newTable(w), now: time.Now()}
 }
 
 func (p *itemPrinter) print(broker string, item adminapi.Item) error {
-	if p.json {
+	switch p.output {
+	case "name":
+		return printNames(p.w, []string{strconv.FormatUint(item.Sequence, 10)})
+	case "yaml":
+		if _, err := io.WriteString(p.w, "---\n"); err != nil {
+			return fmt.Errorf("print YAML: %w", err)
+		}
+		return printYAML(p.w, brokerItem{Broker: broker, Item: item})
+	case "json":
 		enc := json.NewEncoder(p.w)
 		enc.SetEscapeHTML(false)
 		if err := enc.Encode(brokerItem{Broker: broker, Item: item}); err != nil {

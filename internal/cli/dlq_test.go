@@ -129,6 +129,10 @@ func newAdmin(t *testing.T, comment string) string {
 	s := httptest.NewServer(adminapi.New(adminapi.Options{
 		Reader: lot, Remover: lot, Redriver: lot, Logger: slog.New(slog.DiscardHandler),
 		Catalog: func() adminapi.Catalog { return catalog },
+		Journal: newDiary(),
+		Counts: func() []adminapi.TriggerCounts {
+			return []adminapi.TriggerCounts{{Broker: "default/live", Trigger: "default/gifts", Matched: 7, Attempts: 9, Failed: 5, Delivered: 4, Waiting: 2, Width: 32}}
+		},
 	}))
 	t.Cleanup(s.Close)
 	return s.URL

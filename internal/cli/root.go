@@ -27,17 +27,19 @@ const (
 	ExitMismatch = 3
 )
 
-// NewRoot returns the millrace command with all its subcommands. Run it with [Execute].
-func NewRoot() *cobra.Command {
+// NewRoot returns the millrace command with all its subcommands. Run it with [Execute]. program is the path of the program: as
+// kubectl-millrace it is a command of kubectl.
+func NewRoot(program string) *cobra.Command {
 	root := newGroup(&cobra.Command{
-		Use:   "millrace",
-		Short: "Route CloudEvents from Brokers to subscribers",
+		Use: "millrace",
+		// What people write, in usages and errors.
+		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: programName(program)},
+		Short:       "Route CloudEvents from Brokers to subscribers",
 		Long: "millrace is the command line of Millrace, a Broker and Trigger event router on NATS JetStream.\n\n" +
 			"Exit codes: 0 success, 1 failure, 2 wrong usage, 3 a Trigger and an event did not come out as expected.",
-		Version:           version.String(),
-		SilenceErrors:     true, // Execute prints them
-		SilenceUsage:      true,
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		Version:       version.String(),
+		SilenceErrors: true, // Execute prints them
+		SilenceUsage:  true,
 	})
 	root.AddCommand(newDevCommand(), newDLQCommand(), newDisplayCommand(), newSendCommand(),
 		newTailCommand(), newTopCommand(), newTriggerCommand(), newWhyCommand())
@@ -46,6 +48,8 @@ func NewRoot() *cobra.Command {
 
 // Execute runs the command, prints its error if there is one, and returns the exit code.
 func Execute(ctx context.Context, root *cobra.Command) int {
+	ctx, cancel := context.WithCancel(ctx) // ends forwarded ports
+	defer cancel()
 	ran, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return ExitOK

@@ -26,13 +26,14 @@ func newTailCommand() *cobra.Command {
 		Use:   "tail [NAMESPACE/BROKER]",
 		Short: "Show what happens to events, as it happens",
 		Long: `tail prints a line for each event that is received, matched, delivered, tried again or given up, by any of the processes, about
-half a second later, until it is stopped. With -o json it is one JSON object a line. --type and --source take a * at the end.`,
+half a second later, until it is stopped. With -o json it is one JSON object a line, with -o name the
+event's id. --type and --source take a * at the end.`,
 		Example: "  millrace tail\n  millrace tail default/live --type 'com.example.*' --failures\n" +
 			"  millrace tail --cel 'ce.subject.startsWith(\"room-\")' -o json",
 		Args: cobra.ArbitraryArgs,
 	}
 	cmd.RunE = runE(func(cmd *cobra.Command, args []string) error { return f.explain(f.run(cmd, args)) })
-	f.register(cmd)
+	f.register(cmd, "name")
 	flags := cmd.Flags()
 	flags.StringVar(&f.filter.Type, "type", "", "only events of this `type`")
 	flags.StringVar(&f.filter.Source, "source", "", "only events from this `source`")
@@ -40,6 +41,8 @@ half a second later, until it is stopped. With -o json it is one JSON object a l
 	flags.StringVar(&f.filter.CEL, "cel", "", "only events for which this CEL `expression` over their attributes is true")
 	flags.BoolVar(&f.filter.Failures, "failures", false, "only failed attempts, refused events, and what follows from these")
 	flags.IntVar(&f.limit, "limit", 0, "end after `N` lines; 0 is no limit")
+	f.completeFlags(cmd)
+	cmd.ValidArgsFunction = upTo(1, f.complete(brokerWords))
 	return cmd
 }
 
@@ -51,11 +54,11 @@ func (f *tailFlags) run(cmd *cobra.Command, args []string) error {
 	if f.limit < 0 {
 		return usageErrorf("--limit cannot be negative")
 	}
-	f.filter.Trigger = triggerName(f.filter.Trigger)
 	c, err := f.client(cmd)
 	if err != nil {
 		return err
 	}
+	f.filter.Broker, f.filter.Trigger = f.qualify(f.filter.Broker), f.qualify(f.filter.Trigger)
 	out, lines := cmd.OutOrStdout(), 0
 	style := terminal.StyleFor(out)
 	begun := func() {
@@ -91,6 +94,10 @@ func (f *tailFlags) write(w io.Writer, style terminal.Style, l *adminapi.Journal
 	case "yaml":
 		if text, err = yaml.Marshal(l); err == nil {
 			text = append([]byte("---\n"), text...)
+		}
+	case "name":
+		if l.ID != "" {
+			text = []byte(terminal.Safe(l.ID) + "\n")
 		}
 	default:
 		text = []byte(tailLine(style, l) + "\n")

@@ -46,9 +46,11 @@ Brokers and backlogs hold for all processes, the rates of Triggers for the one t
 		Args:    cobra.NoArgs,
 	}
 	cmd.RunE = runE(func(cmd *cobra.Command, _ []string) error { return f.explain(f.run(cmd)) })
-	f.register(cmd)
+	f.register(cmd, "name")
 	cmd.Flags().DurationVar(&f.interval, "interval", 2*time.Second, "time between two looks, over which rates are taken")
 	cmd.Flags().IntVar(&f.count, "count", 0, "end after `N` looks; 0 is one, or no end on a terminal")
+	f.completeFlags(cmd)
+	cmd.ValidArgsFunction = cobra.NoFileCompletions
 	return cmd
 }
 
@@ -85,6 +87,9 @@ func (f *topFlags) run(cmd *cobra.Command) error {
 		}
 		r := newTopReport(&before, &now)
 		before = now
+		if f.output == "name" {
+			return printNames(out, r.names())
+		}
 		if err := f.print(out, r, func(w io.Writer) error { return r.write(w, terminal.StyleFor(out), live) }); err != nil {
 			return err
 		}
@@ -159,6 +164,15 @@ func newTopReport(before, now *adminapi.Stats) topReport {
 	}
 	slices.SortStableFunc(r.Triggers, func(x, y topTrigger) int { return cmp.Compare(y.MatchedRate, x.MatchedRate) })
 	return r
+}
+
+// names are those of the Triggers.
+func (r *topReport) names() []string {
+	names := make([]string, len(r.Triggers))
+	for i := range r.Triggers {
+		names[i] = r.Triggers[i].Trigger
+	}
+	return names
 }
 
 func (r *topReport) write(w io.Writer, style terminal.Style, live bool) error {

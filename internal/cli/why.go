@@ -11,46 +11,20 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"sigs.k8s.io/yaml"
 
 	"millrace.dev/internal/adminapi"
 	"millrace.dev/internal/cli/terminal"
 )
 
 // watchFlags are those of the commands that show what happens.
-type watchFlags struct{ dlqFlags }
-
-func (f *watchFlags) register(cmd *cobra.Command) {
-	f.dlqFlags.register(cmd)
-	f.formats = append(f.formats, "yaml")
-	cmd.Flags().Lookup("output").Usage = "table, json or yaml"
-}
-
-// print writes a value as the flag --output wants it, or calls table.
-func (f *watchFlags) print(w io.Writer, v any, table func(io.Writer) error) error {
-	switch f.output {
-	case "json":
-		return printJSON(w, v)
-	case "yaml":
-		text, err := yaml.Marshal(v)
-		if err == nil {
-			_, err = w.Write(text)
-		}
-		if err != nil {
-			return fmt.Errorf("print YAML: %w", err)
-		}
-		return nil
-	default:
-		return table(w)
-	}
-}
+type watchFlags struct{ adminFlags }
 
 // explain says what to do about an error of the client. That somebody ends a command that only looks is no failure.
 func (f *watchFlags) explain(err error) error {
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}
-	return f.dlqFlags.explain(err)
+	return f.adminFlags.explain(err)
 }
 
 type whyFlags struct {
@@ -73,6 +47,8 @@ a second behind. It is read through the admin port of millrace dev or of a filte
 	f.register(cmd)
 	cmd.Flags().StringVar(&f.broker, "broker", "", "only the event of this Broker, `namespace/name`")
 	cmd.Flags().StringVar(&f.source, "source", "", "only the event with this `source` attribute")
+	f.completeFlags(cmd)
+	cmd.ValidArgsFunction = upTo(1, f.complete(idWords))
 	return cmd
 }
 
@@ -84,7 +60,7 @@ func (f *whyFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	t, err := c.Trace(cmd.Context(), args[0], triggerName(f.broker), f.source)
+	t, err := c.Trace(cmd.Context(), args[0], f.qualify(f.broker), f.source)
 	if err != nil {
 		return err
 	}

@@ -46,7 +46,7 @@ func newMoody(t *testing.T) *moody {
 func dlq(t *testing.T, admin string, args ...string) (int, string) {
 	t.Helper()
 	var out bytes.Buffer
-	root := cli.NewRoot()
+	root := cli.NewRoot("millrace")
 	root.SetArgs(append([]string{"dlq"}, append(args, "--admin-url", admin)...))
 	root.SetOut(&out)
 	root.SetErr(&out)
