@@ -47,7 +47,7 @@ func run(ctx context.Context, f *cmdline.Flags, o controller.Options) error {
 		return fmt.Errorf("find the cluster: %w", err)
 	}
 	klog.SetSlogLogger(f.Options.Logger) // what the client of the API server logs
-	o.Admin, o.NATS, o.Logger = f.Admin, f.NATS, f.Options.Logger
+	o.Admin, o.NATS, o.Logger, o.LogLevel = f.Admin, f.NATS, f.Options.Logger, f.LogLevel
 	o.Limits = func(b *eventingv1.Broker) stream.Limits {
 		limits, _ := defaults.Resolve(b)
 		return limits

@@ -4,13 +4,12 @@ import (
 	"encoding/json"
 	"log/slog"
 	"maps"
-	"math"
 	"net/http"
 	"net/http/pprof"
-	"strings"
 	"sync/atomic"
 
 	"millrace.dev/internal/adminapi"
+	"millrace.dev/internal/loglevel"
 )
 
 // check is one condition for readiness: nil when it holds, else what is missing.
@@ -41,8 +40,9 @@ func (a *admin) handler() http.Handler {
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { a.ready(w) })
 	mux.Handle("GET /metrics", a.metrics)
 	if a.level != nil {
-		mux.HandleFunc("GET /log-level", func(w http.ResponseWriter, _ *http.Request) { a.writeLevel(w) })
-		mux.HandleFunc("PUT /log-level", a.guard.Protect(adminapi.SetLogLevel, a.setLevel))
+		h := loglevel.Handler(a.level, a.log)
+		mux.Handle("GET "+loglevel.Path, h)
+		mux.HandleFunc("PUT "+loglevel.Path, a.guard.Protect(adminapi.SetLogLevel, h.ServeHTTP))
 	}
 	if a.api != nil {
 		mux.Handle(adminapi.Prefix, a.api)
@@ -73,33 +73,6 @@ func (a *admin) ready(w http.ResponseWriter) {
 	}
 	writeStatus(w, code, answer)
 }
-
-func (a *admin) writeLevel(w http.ResponseWriter) {
-	writeStatus(w, http.StatusOK, map[string]string{"level": strings.ToLower(a.level.Level().String())})
-}
-
-// setLevel changes the least level that is logged, until the process ends. The body is {"level": "debug"}.
-func (a *admin) setLevel(w http.ResponseWriter, r *http.Request) {
-	const maxBody = 1 << 10
-	var asked struct {
-		Level slog.Level `json:"level"`
-	}
-	asked.Level = noLevel
-	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&asked)
-	if err != nil || asked.Level == noLevel {
-		writeStatus(w, http.StatusBadRequest, map[string]string{
-			"error": `the body must be {"level": "debug"}, or info, warn or error in place of debug`,
-		})
-		return
-	}
-	before := a.level.Level()
-	a.level.Set(asked.Level)
-	a.log.WarnContext(r.Context(), "log level changed", slog.String("from", before.String()), slog.String("to", asked.Level.String()))
-	a.writeLevel(w)
-}
-
-// noLevel stands for none in a request.
-const noLevel = slog.Level(math.MinInt)
 
 func writeStatus(w http.ResponseWriter, code int, answer map[string]string) {
 	w.Header().Set("Content-Type", "application/json")

@@ -77,7 +77,7 @@ func layers() []Layer {
 		},
 		{
 			Path: "internal/controller",
-			May:  []string{"api", "pkg/event", "pkg/cel", "pkg/trigger", "pkg/delivery", "pkg/stream", "internal/resolve"},
+			May:  []string{"api", "pkg/event", "pkg/cel", "pkg/trigger", "pkg/delivery", "pkg/stream", "internal/loglevel", "internal/resolve"},
 			Why:  "the control plane checks what the data plane loads, but runs no part of it",
 		},
 		{

@@ -24,6 +24,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	eventingv1 "millrace.dev/api/eventing/v1"
+	"millrace.dev/internal/loglevel"
 	"millrace.dev/pkg/stream"
 	"millrace.dev/pkg/trigger"
 )
@@ -49,6 +50,8 @@ type Options struct {
 	IngressService string
 	// Admin is the address of /healthz, /readyz and /metrics, host:port.
 	Admin string
+	// LogLevel, if set, is that of Logger. The admin port then has it read and changed at /log-level.
+	LogLevel *slog.LevelVar
 	// NATS says how to reach the store.
 	NATS stream.ConnOptions
 	// Limits returns the limits of a Broker's streams.
@@ -110,6 +113,13 @@ func newManager(o Options) (ctrl.Manager, error) {
 		}
 	}
 	var ready http.HandlerFunc
+	handlers := map[string]http.Handler{
+		"/healthz": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) }),
+		"/readyz":  http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { ready(w, r) }),
+	}
+	if o.LogLevel != nil {
+		handlers[loglevel.Path] = loglevel.Handler(o.LogLevel, o.Logger)
+	}
 	severalInOneProcess := true // in tests
 	m, err := ctrl.NewManager(o.Config, ctrl.Options{
 		Scheme: scheme,
@@ -122,10 +132,7 @@ func newManager(o Options) (ctrl.Manager, error) {
 		LeaderElectionID:              leaseName,
 		LeaderElectionNamespace:       o.Namespace,
 		LeaderElectionReleaseOnCancel: true,
-		Metrics: metricsserver.Options{BindAddress: o.Admin, ExtraHandlers: map[string]http.Handler{
-			"/healthz": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) }),
-			"/readyz":  http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { ready(w, r) }),
-		}},
+		Metrics:                       metricsserver.Options{BindAddress: o.Admin, ExtraHandlers: handlers},
 	})
 	if err != nil {
 		return nil, err

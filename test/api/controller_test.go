@@ -219,8 +219,8 @@ func TestBrokerBecomesReady(t *testing.T) {
 func TestControllerProbes(t *testing.T) {
 	w := newWorld(t)
 	admin := "127.0.0.1:" + strconv.Itoa(harness.FreePort(t))
-	w.startController(t, func(o *controller.Options) { o.Admin = admin })
-	for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
+	w.startController(t, func(o *controller.Options) { o.Admin, o.LogLevel = admin, &slog.LevelVar{} })
+	for _, path := range []string{"/healthz", "/readyz", "/metrics", "/log-level"} {
 		harness.WaitReady(t, "http://"+admin+path)
 	}
 }
