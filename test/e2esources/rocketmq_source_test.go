@@ -368,9 +368,20 @@ func strangeMessages() []message {
 		{"CE_specversion", "1.0", "CE_id", "1", "CE_source", "/s", "CE_type", "t", "CE_a b", "x"},
 		{"CE_specversion", "1.0", "CE_id", "1", "CE_source", "/s", "CE_type", "t", "CE_time", "never"},
 		{"CE_specversion", "1.0", "CE_id", "1", "CE_source", "not a uri", "CE_type", "t"},
-		{"CE_contenttype", "application/cloudevents-batch+json"}, {"CE_contenttype", "application/cloudevents+avro"}, {"content-type", "nonsense"},
-		{"specversion", "1.0"}, {"data", "x"}, {"id", "x"}, {"a b", "x"}, {"ключ", "значение"}, {"x", "\u202e"}, {"x", "a\tb"}, {"traceparent", "x"},
-		{"UPPER", "x", "upper", "y"}, {strings.Repeat("n", 2000), "x"}, {"x", strings.Repeat("v", 8000)},
+		{"CE_contenttype", "application/cloudevents-batch+json"},
+		{"CE_contenttype", "application/cloudevents+avro"},
+		{"content-type", "nonsense"},
+		{"specversion", "1.0"},
+		{"data", "x"},
+		{"id", "x"},
+		{"a b", "x"},
+		{"ключ", "значение"},
+		{"x", "\u202e"},
+		{"x", "a\tb"},
+		{"traceparent", "x"},
+		{"UPPER", "x", "upper", "y"},
+		{strings.Repeat("n", 2000), "x"},
+		{"x", strings.Repeat("v", 8000)},
 	} {
 		add("x", properties...)
 	}
@@ -456,7 +467,7 @@ func TestRocketMQACL(t *testing.T) {
 	r := StartRocketMQ(t, rocketMQConfig{acl: true, topics: map[string]bool{"gifts": false}, groups: map[string]bool{"gifts": false}})
 	to := newReceived(t)
 	manifest := filepath.Join(t.TempDir(), "source.yaml")
-	write := func(net string, password string) {
+	write := func(net, password string) {
 		harness.WriteFile(t, manifest, fmt.Sprintf(rocketMQManifest, "gifts", r.Endpoint, to.URL, net)+
 			"---\napiVersion: v1\nkind: Secret\nmetadata: {name: alice}\nstringData: {user: alice, password: "+password+"}\n")
 	}

@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	// DefaultBatchSize and DefaultInvisibleDuration are used where the spec says nothing.
-	DefaultBatchSize         = 32
+	// DefaultBatchSize is used where the spec says nothing. It is also the most that RocketMQ hands out at once.
+	DefaultBatchSize = 32
+	// DefaultInvisibleDuration is used where the spec says nothing, in the ISO 8601 form of the spec.
 	DefaultInvisibleDuration = "PT30S"
 	// minInvisible and maxInvisible are the limits of the server.
 	minInvisible, maxInvisible = 10 * time.Second, 12 * time.Hour

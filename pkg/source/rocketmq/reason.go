@@ -85,7 +85,7 @@ func explain(err error, group string) (reason, message string) {
 }
 
 func explainAnswer(answer *StatusError, group string) (reason, message string) {
-	switch answer.Code {
+	switch answer.Code { //nolint:exhaustive // all others are told as they are
 	case v2.Code_UNAUTHORIZED:
 		if strings.Contains(answer.Message, "no permission") { // RocketMQ answers with this code for both, and says what is missing
 			return source.ReasonNotAuthorized, "allow the user to subscribe to the topics and the group (mqadmin createAcl … -a Sub): " + answer.Error()
