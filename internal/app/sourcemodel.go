@@ -210,8 +210,8 @@ func openKafka(o *sourcesv1.KafkaSource, set *objects.Set) (func(sourceRun) sour
 		Extensions: overrides(o),
 	}
 	if o.Spec.Ordering != nil {
-		options.Order = map[sourcesv1.Ordering]kafka.Order{
-			sourcesv1.OrderingUnordered: kafka.Unordered, sourcesv1.OrderingKey: kafka.ByKey,
+		options.Order = map[sourcesv1.Ordering]source.Order{
+			sourcesv1.OrderingUnordered: source.Unordered, sourcesv1.OrderingKey: source.ByKey,
 		}[*o.Spec.Ordering]
 	}
 	secret := secrets(o, set)

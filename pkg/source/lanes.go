@@ -31,6 +31,8 @@ type LanesOptions[T any] struct {
 	// Message makes a message of an item, and Size says how many bytes it has.
 	Message func(T) Message
 	Size    func(T) int64
+	// Key is what items have in common whose order is kept ByKey. Those without have no order to keep.
+	Key func(T) []byte
 	// Settled is told which items are dealt with. It is called by several goroutines.
 	Settled func([]T)
 }
@@ -77,24 +79,31 @@ func NewLanes[T any](o LanesOptions[T]) *Lanes[T] {
 	return l
 }
 
-// Add queues an item. Those without a key have no order to keep among themselves. Once the lanes are closed it does nothing.
-func (l *Lanes[T]) Add(item T, key []byte) {
+// Add queues items. Once the lanes are closed it does nothing.
+func (l *Lanes[T]) Add(items ...T) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
 		return
 	}
-	q := 0
-	switch n := len(l.queues); {
-	case n == 1:
-	case len(key) == 0:
-		l.next = (l.next + 1) % n
-		q = l.next
-	default:
-		q = int(maphash.Bytes(l.seed, key) % uint64(n)) //nolint:gosec // it is less than n
+	for _, item := range items {
+		q := l.queue(item)
+		l.queues[q] = append(l.queues[q], item)
 	}
-	l.queues[q] = append(l.queues[q], item)
 	l.ready.Broadcast()
+}
+
+// queue chooses the queue of an item.
+func (l *Lanes[T]) queue(item T) int {
+	n := len(l.queues)
+	if n == 1 {
+		return 0
+	}
+	if key := l.opts.Key(item); len(key) > 0 {
+		return int(maphash.Bytes(l.seed, key) % uint64(n)) //nolint:gosec // it is less than n
+	}
+	l.next = (l.next + 1) % n
+	return l.next
 }
 
 // run works on a queue until the lanes are closed.

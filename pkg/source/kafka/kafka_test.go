@@ -275,7 +275,7 @@ func TestUnordered(t *testing.T) {
 		return nil
 	}}
 	o := r.options(sink)
-	o.Order = kafka.Unordered
+	o.Order = source.Unordered
 	r.run(o)
 	eventually(t, "the others are delivered", func() bool { return len(sink.all()) == 199 })
 	eventually(t, "the offset stays before it", func() bool { return r.committed("orders", 0) == 9 })
@@ -295,7 +295,7 @@ func TestOrderedByKey(t *testing.T) {
 		return nil
 	}}
 	o := r.options(sink)
-	o.Order = kafka.ByKey
+	o.Order = source.ByKey
 	r.run(o)
 	eventually(t, "some key goes on to its end", func() bool { return slices.Contains(sink.all(), "0/199") || slices.Contains(sink.all(), "0/198") })
 	sink.setRefuse(nil)

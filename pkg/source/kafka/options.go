@@ -23,16 +23,6 @@ import (
 	"millrace.dev/pkg/source"
 )
 
-// Order says which records must not overtake each other.
-type Order uint8
-
-// The orders: Ordered is that of the partition, ByKey that of the records in a partition that have the same key.
-const (
-	Ordered Order = iota
-	Unordered
-	ByKey
-)
-
 // Options say what a Source reads, how, and where it goes.
 type Options struct {
 	// Namespace and Name are the source object's. They are in the source attribute of events.
@@ -47,8 +37,8 @@ type Options struct {
 	Instance string
 	// FromStart begins with the oldest records if the group has no offsets, instead of with what comes from now on.
 	FromStart bool
-	// Order of events, and KeyType of their keys.
-	Order   Order
+	// Order of the events of a partition, and KeyType of their keys.
+	Order   source.Order
 	KeyType KeyType
 	// Extensions are set on each event.
 	Extensions []event.Attribute

@@ -2,7 +2,6 @@ package kafka
 
 import (
 	"context"
-	"hash/maphash"
 	"sync"
 	"time"
 
@@ -12,38 +11,17 @@ import (
 )
 
 const (
-	// maxBatchBytes bounds what is sent at once.
-	maxBatchBytes = 4 << 20
 	// recordOverhead stands for a record's bookkeeping when bytes are counted.
 	recordOverhead = 512
 	// maxSlots bounds the records received after one that is not settled.
 	maxSlots = 50_000
-	// singleWorkers and batchWorkers are how many deliveries a partition has under way at a time, where order permits, with
-	// a sink that takes one event at a time and one that takes many.
-	singleWorkers, batchWorkers = 16, 4
 )
 
-// work is what a partition's workers do with records.
+// work is what is done with the records of a partition.
 type work struct {
 	outlet *source.Outlet
 	mapper *mapper
-	order  Order
-}
-
-// workers returns how many queues a partition has, and how many workers each. A queue with one worker keeps its order.
-func (w *work) workers() (queues, each int) {
-	width := singleWorkers
-	if w.outlet.Batch() > 1 {
-		width = batchWorkers
-	}
-	switch w.order {
-	case Unordered:
-		return 1, width
-	case ByKey:
-		return width, 1
-	case Ordered:
-	}
-	return 1, 1
+	order  source.Order
 }
 
 // item is a record that waits for a worker.
@@ -80,18 +58,11 @@ func (f flow) resume() { f.client.ResumeFetchPartitions(f.what) }
 // partition delivers the records of one partition that this process was assigned.
 type partition struct {
 	place place
-	work  *work
 	flow  flow
-
-	ctx    context.Context //nolint:containedctx // it is that of the workers, which close cancels
-	cancel context.CancelFunc
-	done   sync.WaitGroup
-	seed   maphash.Seed
+	lanes *source.Lanes[item]
 
 	mu        sync.Mutex
-	ready     sync.Cond // something was queued, or the partition is closed
 	tracker   tracker
-	queues    [][]item
 	held      int64 // bytes of records not settled
 	paused    bool
 	refused   bool  // the user may not fetch it
@@ -103,18 +74,14 @@ type partition struct {
 }
 
 func newPartition(at place, w *work, f flow) *partition {
-	queues, each := w.workers()
-	p := &partition{
-		place: at, work: w, flow: f, seed: maphash.MakeSeed(),
-		tracker: newTracker(), queues: make([][]item, queues), committed: -1, end: -1,
-	}
-	p.ready.L = &p.mu
-	p.ctx, p.cancel = context.WithCancel(context.Background())
-	for q := range queues {
-		for range each {
-			p.done.Go(func() { p.run(q) })
-		}
-	}
+	p := &partition{place: at, flow: f, tracker: newTracker(), committed: -1, end: -1}
+	p.lanes = source.NewLanes(source.LanesOptions[item]{
+		Outlet: w.outlet, Order: w.order, Size: item.bytes, Settled: p.settle,
+		Key: func(i item) []byte { return i.record.Key },
+		Message: func(i item) source.Message {
+			return source.Message{Event: w.mapper.event(i.record), Key: identity(i.record)}
+		},
+	})
 	return p
 }
 
@@ -128,6 +95,7 @@ func (p *partition) add(records []*kgo.Record, limit int64) {
 		return
 	}
 	p.limit = limit
+	items := make([]item, 0, len(records))
 	for _, r := range records {
 		p.tracker.start(r.Offset)
 		s := p.tracker.add(r.Offset, r.LeaderEpoch, now)
@@ -137,64 +105,13 @@ func (p *partition) add(records []*kgo.Record, limit int64) {
 		}
 		i := item{r, s}
 		p.held += i.bytes()
-		q := p.queue(r)
-		p.queues[q] = append(p.queues[q], i)
+		items = append(items, i)
 	}
-	p.ready.Broadcast()
+	p.lanes.Add(items...)
 	if !p.paused && (p.held >= p.limit || len(p.tracker.slots) >= maxSlots) {
 		p.paused = true
 		p.flow.pause()
 	}
-}
-
-// queue chooses the queue of a record. Records without a key have no order to keep.
-func (p *partition) queue(r *kgo.Record) int {
-	switch n := len(p.queues); {
-	case n == 1:
-		return 0
-	case len(r.Key) == 0:
-		return int(r.Offset % int64(n))
-	default:
-		return int(maphash.Bytes(p.seed, r.Key) % uint64(n))
-	}
-}
-
-// run works on a queue until the partition is closed.
-func (p *partition) run(queue int) {
-	for {
-		items := p.take(queue)
-		if len(items) == 0 {
-			return
-		}
-		msgs := make([]source.Message, len(items))
-		for i := range items {
-			msgs[i] = source.Message{Event: p.work.mapper.event(items[i].record), Key: identity(items[i].record)}
-		}
-		p.work.outlet.Settle(p.ctx, msgs, func(n int) {
-			p.settle(items[:n])
-			items = items[n:]
-		})
-	}
-}
-
-// take waits for records and returns as many as are best sent at once; none if the partition is closed.
-func (p *partition) take(queue int) []item {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for len(p.queues[queue]) == 0 && !p.closed {
-		p.ready.Wait()
-	}
-	waiting := p.queues[queue]
-	n, bytes := 0, int64(0)
-	for n < len(waiting) && n < p.work.outlet.Batch() && (n == 0 || bytes+waiting[n].bytes() <= maxBatchBytes) {
-		bytes += waiting[n].bytes()
-		n++
-	}
-	taken := make([]item, n)
-	copy(taken, waiting)
-	clear(waiting[:n]) // for the collector
-	p.queues[queue] = waiting[n:]
-	return taken
 }
 
 // settle takes note that records are settled, and has the partition fetched again when enough are.
@@ -243,17 +160,8 @@ func (p *partition) tryAgain() (free bool) {
 // close takes no more records, forgets those that nobody works on, and waits for the others: for as long as wait is open,
 // then it ends the attempts under way.
 func (p *partition) close(wait context.Context) {
-	p.mu.Lock()
-	p.closed = true
-	for q := range p.queues {
-		p.queues[q] = nil
-	}
-	p.ready.Broadcast()
-	p.mu.Unlock()
-	stop := context.AfterFunc(wait, p.cancel)
-	p.done.Wait()
-	stop()
-	p.cancel()
+	p.locked(func() { p.closed = true })
+	p.lanes.Close(wait)
 }
 
 // uncommitted returns the offset to commit, if it is another than the last.

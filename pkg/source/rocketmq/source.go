@@ -101,6 +101,7 @@ func (s *Source) Run(ctx context.Context) {
 	}
 	lanes := source.NewLanes(source.LanesOptions[*held]{
 		Outlet: s.opts.Outlet, Order: order, Size: (*held).bytes, Settled: s.keeper.settle,
+		Key: func(h *held) []byte { return orderKey(h.message) },
 		Message: func(h *held) source.Message {
 			return source.Message{Event: s.mapper.event(h.message), Key: identity(h.message)}
 		},
@@ -303,9 +304,7 @@ func (s *Source) receive(ctx context.Context, r *reader, topic, attempt string, 
 			handle: m.GetSystemProperties().GetReceiptHandle(), until: asked.Add(s.opts.Invisible),
 		})
 	}
-	for _, h := range s.keeper.shelf.put(items, places) {
-		lanes.Add(h, orderKey(h.message))
-	}
+	lanes.Add(s.keeper.shelf.put(items, places)...)
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // the request was given up
 	}
