@@ -70,44 +70,57 @@ func TestLedger(t *testing.T) {
 	first := c.StartSource(t)
 	harness.WaitReady(t, first.Admin+"/readyz")
 
+	p := startPulse(t, c)
+	p.mark("records are written")
 	var written atomic.Int64
 	var writing sync.WaitGroup
-	writing.Go(func() { write(t, k.Client(t), &written) })
+	writing.Go(func() { write(t, k.Client(t), records(), &written) })
 
 	step := writeFor / 10
 	time.Sleep(step)
 	second := c.StartSource(t)
+	p.mark("a second source is started")
 	time.Sleep(step)
 	first.Kill() // its partitions go to the second only when the session is over
 	first = c.StartSource(t)
+	p.mark("the first source is killed and started")
 	time.Sleep(step)
 	second.Kill()
-	second = c.StartSource(t)
+	c.StartSource(t)
+	p.mark("the second source is killed and started")
 	time.Sleep(step)
 	c.NATS.Kill()
+	p.mark("NATS is killed")
 	time.Sleep(step / 2)
 	c.StartNATS(t)
+	p.mark("NATS is started")
 	time.Sleep(step)
 	k.Kill()
+	p.mark("Kafka is killed")
 	time.Sleep(step / 2)
 	k.Start(t)
+	p.mark("Kafka answers again")
 	time.Sleep(step)
 	first.Signal(t, os.Interrupt)
+	p.mark("the first source is told to end")
 	writing.Wait()
-	_ = second
+	p.mark("all records are written")
 
-	verify(t, c, int(written.Load()))
+	verify(t, c, int(written.Load()), func(e *event.Event) string { return e.Value("knativekafkapartition") })
+	p.mark("all records are read")
 }
 
-// write writes records evenly to all partitions, each with its number in the partition, and counts what Kafka confirmed.
-func write(t *testing.T, client *kgo.Client, written *atomic.Int64) {
-	total := records()
+// write writes records evenly to all partitions, each with its number in the partition and one of a hundred keys, and counts what Kafka
+// confirmed.
+func write(t *testing.T, client *kgo.Client, total int, written *atomic.Int64) {
+	t.Helper()
 	start := time.Now()
 	for n := range total {
 		if n%100 == 0 {
 			time.Sleep(time.Until(start.Add(time.Duration(n) * writeFor / time.Duration(total))))
 		}
-		r := &kgo.Record{Topic: "ledger", Partition: int32(n % partitions), Value: fmt.Appendf(nil, `{"n":%d,"pad":"%s"}`, n/partitions, strings.Repeat("x", 480))}
+		r := &kgo.Record{Topic: "ledger", Partition: int32(n % partitions), Key: fmt.Appendf(nil, "k%d", n%100)}
+		r.Value = fmt.Appendf(nil, `{"n":%d,"pad":"%s"}`, n/partitions, strings.Repeat("x", 480))
 		client.Produce(context.WithoutCancel(t.Context()), r, func(_ *kgo.Record, err error) {
 			if err != nil {
 				t.Errorf("write record %d: %v", n, err)
@@ -121,15 +134,15 @@ func write(t *testing.T, client *kgo.Client, written *atomic.Int64) {
 	}
 }
 
-// verify reads the stream and holds it to having each record once and in order.
-func verify(t *testing.T, c *harness.Cluster, want int) {
+// verify reads the stream and holds it to having each record once and in order. lane says among which events of a source there is an order.
+func verify(t *testing.T, c *harness.Cluster, want int, lane func(*event.Event) string) {
 	t.Helper()
 	conn, err := stream.Dial(stream.ConnOptions{URL: c.NATSURL(), Name: "ledger", Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(conn.Close)
-	b := newBook()
+	b := newBook(lane)
 	names := harness.BrokerNames(t, c.Manifests, "b")
 	consumption, err := conn.Consume(t.Context(), stream.ConsumeOptions{Stream: names.Events}, func(d *stream.Delivery) {
 		b.enter(d.Event, d.Deliveries() > 1)
@@ -139,12 +152,7 @@ func verify(t *testing.T, c *harness.Cluster, want int) {
 		t.Fatal(err)
 	}
 	defer func() { _ = consumption.Stop(context.Background()) }()
-	harness.Eventually(t, "all records are in the stream", func() error {
-		if got := b.count(); got < want {
-			return fmt.Errorf("%d of %d", got, want)
-		}
-		return nil
-	})
+	harness.Reach(t, "all records are in the stream", want, b.count)
 	lost, twice, late := b.verdict(want)
 	t.Logf("%d records: %d lost, %d stored twice, %d out of order", want, lost, twice, late)
 	if lost+twice+late > 0 {
@@ -152,20 +160,24 @@ func verify(t *testing.T, c *harness.Cluster, want int) {
 	}
 }
 
-// book keeps what was stored of each partition.
+// book keeps what was stored of each lane.
 type book struct {
+	lane        func(*event.Event) string
 	mu          sync.Mutex
 	seen        map[string]bool
 	last        map[string]int64
 	twice, late int
 }
 
-func newBook() *book { return &book{seen: map[string]bool{}, last: map[string]int64{}} }
+func newBook(lane func(*event.Event) string) *book {
+	return &book{lane: lane, seen: map[string]bool{}, last: map[string]int64{}}
+}
 
 func (b *book) enter(e *event.Event, again bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	id, partition := e.Value(event.ID), e.Value("knativekafkapartition")
+	source := e.Value(event.Source)
+	id, lane := source+" "+e.Value(event.ID), source+" "+b.lane(e)
 	if b.seen[id] {
 		if !again { // the consumer may hand out a message a second time
 			b.twice++
@@ -174,10 +186,10 @@ func (b *book) enter(e *event.Event, again bool) {
 	}
 	b.seen[id] = true
 	offset, _ := strconv.ParseInt(e.Value("knativekafkaoffset"), 10, 64)
-	if last, ok := b.last[partition]; ok && offset < last {
+	if last, ok := b.last[lane]; ok && offset < last {
 		b.late++
 	}
-	b.last[partition] = offset
+	b.last[lane] = offset
 }
 
 func (b *book) count() int {

@@ -56,7 +56,9 @@ func StartRocketMQ(t testing.TB, config rocketMQConfig) *RocketMQ {
 	}
 	address := func() string { return fmt.Sprintf("127.0.0.1:%d", harness.FreePort(t)) }
 	r := &RocketMQ{Endpoint: address(), jars: jars, dir: memoryDir(t), names: address(), broker: address(), config: config}
-	r.CA = writeCertificate(t, filepath.Join(r.dir, "server.pem"))
+	key, certificate := newCertificate(t, "rocketmq")
+	harness.WriteFile(t, filepath.Join(r.dir, "server.pem"), key+certificate)
+	r.CA = certificate
 	r.configure(t)
 	r.nameserv = r.launch(t, "org.apache.rocketmq.namesrv.NamesrvStartup", "-c", r.file("names.conf"))
 	r.Start(t)

@@ -259,6 +259,23 @@ func Eventually(t testing.TB, what string, ok func() error) {
 	t.Fatalf("waited in vain until %s: %v", what, err)
 }
 
+// Reach waits until count is at least want. It gives up when count has not grown for as long as Patience, so that what is large may take
+// its time and what stands still does not.
+func Reach(t testing.TB, what string, want int, count func() int) {
+	t.Helper()
+	best, grew := -1, time.Now()
+	for ; time.Since(grew) < Patience; time.Sleep(10 * time.Millisecond) {
+		n := count()
+		if n >= want {
+			return
+		}
+		if n > best {
+			best, grew = n, time.Now()
+		}
+	}
+	t.Fatalf("waited in vain until %s: there are %d of %d, and no more came for %v", what, best, want, Patience)
+}
+
 // Ledger is a subscriber that records what it received: for each path, how often it got each event id.
 type Ledger struct {
 	*httptest.Server
