@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"millrace.dev/pkg/delivery"
+	"millrace.dev/pkg/observe"
 	"millrace.dev/pkg/source"
 	"millrace.dev/pkg/stream"
 )
@@ -25,6 +26,7 @@ type sources struct {
 	sender   *delivery.Sender
 	dialer   *net.Dialer
 	instance string
+	tracer   observe.Tracer // nil for none
 	log      *slog.Logger
 
 	mu      sync.Mutex
@@ -46,7 +48,7 @@ func newSourceRunner(ctx context.Context, conn *stream.Conn, o *Options) *source
 	options := deliveryOptions(ctx, o)
 	return &sources{
 		store: stream.NewPublisher(conn, 0), sender: delivery.NewSender(options), dialer: delivery.NewDialer(options),
-		instance: o.Instance, log: o.Logger, running: map[string]*runningSource{},
+		instance: o.Instance, tracer: o.tracer, log: o.Logger, running: map[string]*runningSource{},
 	}
 }
 
@@ -103,7 +105,9 @@ func (s *sources) newSource(m *sourceModel) source.Source {
 
 func (s *sources) newSink(m *sourceModel, to *sinkModel) source.Sink {
 	if to.broker != nil {
-		return source.NewBrokerSink(s.store, to.broker, m.uid, to.limits)
+		sink := source.NewBrokerSink(s.store, to.broker, m.uid, to.limits)
+		sink.Trace(s.tracer)
+		return sink
 	}
 	return source.NewHTTPSink(s.sender, source.HTTPOptions{
 		URL: to.url, Host: to.host, Namespace: m.namespace, Timeout: m.policy.Timeout, Format: m.policy.Format,

@@ -109,7 +109,7 @@ func (t *Tracer) Begin(s observe.Step, at time.Time, b *observe.Broker, of *obse
 	if c := (carrier{e}); c.Get("traceparent") != "" {
 		ctx = t.context.Extract(ctx, c)
 	}
-	if parent := trace.SpanContextFromContext(ctx); parent.IsValid() && !parent.IsSampled() || !parent.IsValid() && s != observe.Arrive {
+	if parent := trace.SpanContextFromContext(ctx); parent.IsValid() && !parent.IsSampled() || !parent.IsValid() && s != observe.Arrive && s != observe.Read {
 		return nil
 	}
 	kind, name := describe(s, b, of)
@@ -126,6 +126,8 @@ func describe(s observe.Step, b *observe.Broker, of *observe.Trigger) (trace.Spa
 	switch s {
 	case observe.Arrive:
 		return trace.SpanKindServer, "receive " + b.Key()
+	case observe.Read:
+		return trace.SpanKindConsumer, "read " + b.Key()
 	case observe.Store:
 		return trace.SpanKindProducer, "publish " + b.Key()
 	case observe.Select:

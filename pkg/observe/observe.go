@@ -226,7 +226,7 @@ type Step uint8
 
 // The steps.
 const (
-	// Arrive: a producer hands the event in. Only this step begins a trace where there is none.
+	// Arrive: a producer hands the event in. Only this step and Read begin a trace where there is none.
 	Arrive Step = iota
 	// Store: the event is written to the Broker's stream.
 	Store
@@ -234,6 +234,8 @@ const (
 	Select
 	// Deliver: one attempt at a subscriber or dead letter sink.
 	Deliver
+	// Read: a source has read the event from its system, until it is in the Broker's stream.
+	Read
 )
 
 // Tracer makes spans, for the few events whose trace is recorded.

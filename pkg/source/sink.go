@@ -10,6 +10,7 @@ import (
 
 	"millrace.dev/pkg/delivery"
 	"millrace.dev/pkg/event"
+	"millrace.dev/pkg/observe"
 	"millrace.dev/pkg/stream"
 )
 
@@ -57,12 +58,19 @@ type BrokerSink struct {
 	to     *stream.Names
 	scope  string
 	limits event.Limits
+	tracer observe.Tracer
+	broker *observe.Broker
 }
 
 // NewBrokerSink returns a Sink that stores events for the Broker with the given names. scope is put before the keys of
 // messages, so that those of one source are not taken for those of another. limits are those of the Broker's ingress.
 func NewBrokerSink(store Store, to *stream.Names, scope string, limits event.Limits) *BrokerSink {
 	return &BrokerSink{store: store, to: to, scope: scope, limits: limits}
+}
+
+// Trace has t make a span of each event until it is stored; nil for none. It is called before the first Send.
+func (s *BrokerSink) Trace(t observe.Tracer) {
+	s.tracer, s.broker = t, &observe.Broker{Namespace: s.to.Namespace, Name: s.to.Name, UID: s.to.UID}
 }
 
 // Batch implements [Sink].
@@ -79,10 +87,31 @@ func (s *BrokerSink) Send(ctx context.Context, msgs []Message) (int, error) {
 		stored = append(stored, stream.Message{Event: msgs[i].Event, ID: s.scope + "/" + msgs[i].Key})
 	}
 	taken, err := s.publish(ctx, stored)
-	if err != nil {
-		return taken, err
+	if err == nil {
+		err = refused
 	}
-	return taken, refused
+	s.endSpans(msgs, taken, err)
+	return taken, err
+}
+
+// endSpans ends the spans of the messages that were taken, and that of the next if it will never be.
+func (s *BrokerSink) endSpans(msgs []Message, taken int, err error) {
+	if s.tracer == nil {
+		return
+	}
+	for i := range msgs[:taken] {
+		msgs[i].endSpan("")
+	}
+	if f := (*Failure)(nil); errors.As(err, &f) && !f.Down {
+		msgs[taken].endSpan("rejected")
+	}
+}
+
+func (m *Message) endSpan(reason string) {
+	if m.span != nil {
+		m.span.End(0, reason)
+		m.span = nil
+	}
 }
 
 // admit does for a message what the ingress does for a request, once.
@@ -97,6 +126,11 @@ func (s *BrokerSink) admit(m *Message) error {
 		return rejected(http.StatusBadRequest, err)
 	}
 	m.admitted = true
+	if s.tracer != nil {
+		if m.span = s.tracer.Begin(observe.Read, time.Now(), s.broker, nil, m.Event); m.span != nil {
+			m.span.Tie(m.Event)
+		}
+	}
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"millrace.dev/pkg/event"
+	"millrace.dev/pkg/observe"
 )
 
 // Source is one source object at work.
@@ -30,6 +31,7 @@ type Message struct {
 	Key string
 
 	admitted bool
+	span     observe.Span // nil if its trace is not recorded
 }
 
 // Status says how a source is.

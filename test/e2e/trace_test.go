@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"bytes"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -11,6 +12,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	trace "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
@@ -81,8 +84,8 @@ spec:
 `
 
 // startTraced runs dev mode with a collector, and subscribers of which the first fails once and then replies. It returns the traceparent
-// headers that these got, by path.
-func startTraced(t *testing.T) (base string, collected *spans, got func(path string) []string) {
+// headers that these got, by path. more is put behind the manifests.
+func startTraced(t *testing.T, more ...string) (base string, collected *spans, got func(path string) []string) {
 	t.Helper()
 	collected = &spans{}
 	server := httptest.NewServer(collected)
@@ -106,7 +109,7 @@ func startTraced(t *testing.T) (base string, collected *spans, got func(path str
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.URL)
 	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
 	file := filepath.Join(t.TempDir(), "all.yaml")
-	harness.WriteFile(t, file, fmt.Sprintf(traced, subscriber.URL))
+	harness.WriteFile(t, file, fmt.Sprintf(traced, subscriber.URL)+strings.Join(more, ""))
 	dev := harness.StartDev(t, t.TempDir(), file)
 	return dev.URL + "/d/b", collected, func(path string) []string {
 		mu.Lock()
@@ -191,6 +194,66 @@ func TestTheTracingExtensionIsFollowedAndKept(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestASourceBeginsTracesAndFollowsThem has a record with a trace and one without become events.
+func TestASourceBeginsTracesAndFollowsThem(t *testing.T) {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "orders"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	client, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	record := func(headers ...string) *kgo.Record {
+		r := &kgo.Record{Topic: "orders", Value: []byte("secret payload")}
+		headers = append(headers, "ce_specversion", "1.0", "ce_id", "1", "ce_source", "/s", "ce_type", "second")
+		for i := 0; i < len(headers); i += 2 {
+			r.Headers = append(r.Headers, kgo.RecordHeader{Key: headers[i], Value: []byte(headers[i+1])})
+		}
+		return r
+	}
+	records := []*kgo.Record{record("traceparent", "00-"+traceID+"-"+producerSpan+"-01"), record()}
+	if err := client.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	_, collected, got := startTraced(t, fmt.Sprintf(`
+---
+apiVersion: sources.knative.dev/v1
+kind: KafkaSource
+metadata: {name: s, namespace: d}
+spec:
+  bootstrapServers: ["%s"]
+  topics: [orders]
+  initialOffset: earliest
+  sink: {ref: {apiVersion: eventing.knative.dev/v1, kind: Broker, name: b}}
+`, cluster.ListenAddrs()[0]))
+	harness.Eventually(t, "both are delivered", func() error {
+		if n := len(got("/second")); n < 2 {
+			return fmt.Errorf("%d are", n)
+		}
+		return nil
+	})
+	for _, header := range got("/second") {
+		id := strings.Split(header+"-", "-")[1]
+		harness.Eventually(t, "the trace "+header+" is whole", func() error {
+			all := collected.of(id)
+			if len(all["read d/b"]) != 1 || len(all["match d/b"]) != 1 || len(all["deliver d/second"]) != 1 {
+				return fmt.Errorf("%v", all)
+			}
+			parent := all["read d/b"][0].GetParentSpanId()
+			if want := map[bool]string{true: producerSpan}[id == traceID]; hex.EncodeToString(parent) != want {
+				t.Fatalf("the span of %s is below %x, want %s", id, parent, want)
+			}
+			if delivered := all["deliver d/second"][0]; !bytes.Equal(delivered.GetParentSpanId(), all["read d/b"][0].GetSpanId()) {
+				t.Fatalf("the attempt is below %x", delivered.GetParentSpanId())
+			}
+			return nil
+		})
+	}
 }
 
 // TestUnsampledTracesStaySo sends what others decided not to record through, and samples none itself.
