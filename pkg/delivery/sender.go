@@ -70,8 +70,8 @@ type Sender struct {
 	plain, multiplexed, secure *http.Transport
 	maxReply                   int
 	// blank is what all requests have in common, and the headers of the same value in all of them.
-	blank                  *http.Request
-	userAgent, preferReply []string
+	blank                              *http.Request
+	userAgent, preferReply, structured []string
 }
 
 // NewSender returns a Sender.
@@ -84,6 +84,7 @@ func NewSender(o Options) *Sender {
 		blank:       &http.Request{Method: http.MethodPost, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1},
 		userAgent:   []string{"millrace/" + cmp.Or(o.Version, "dev")},
 		preferReply: []string{"reply"},
+		structured:  []string{event.ContentTypeJSON},
 	}
 }
 
@@ -275,16 +276,16 @@ func (s *Sender) newRequest(ctx context.Context, r *Request) *http.Request {
 
 // writeEvent sets the headers of the request except for Request.Headers, and returns its body.
 func (s *Sender) writeEvent(h http.Header, r *Request) []byte {
-	addHeaders(h, r.Event.Headers)
+	values := addHeaders(h, r.Event.Headers)
 	h["User-Agent"] = s.userAgent
 	if !r.NoReply {
 		h["Prefer"] = s.preferReply
 	}
 	if r.Namespace != "" {
-		h["Kn-Namespace"] = []string{r.Namespace}
+		_, h["Kn-Namespace"] = single(values, r.Namespace)
 	}
 	if r.Format == Structured {
-		h["Content-Type"] = []string{event.ContentTypeJSON}
+		h["Content-Type"] = s.structured
 		return withoutHopLimit(r.Event).AppendJSON(nil)
 	}
 	r.Event.WriteHeader(h)
@@ -294,9 +295,9 @@ func (s *Sender) writeEvent(h http.Header, r *Request) []byte {
 
 // addHeaders adds the headers that an event brought along. Those that belong to a connection or that this package sets
 // are left out, as are those that HTTP cannot carry: they come from the store, where other programs may write, and none
-// of them is worth losing the event.
-func addHeaders(h http.Header, headers []event.Header) {
-	values := make([]string, 0, len(headers)) // One allocation for all of them.
+// of them is worth losing the event. What it returns has room for one more value.
+func addHeaders(h http.Header, headers []event.Header) (values []string) {
+	values = make([]string, 0, len(headers)+1) // One allocation for all of them.
 	for _, f := range headers {
 		name := http.CanonicalHeaderKey(f.Name)
 		if !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(f.Value) || reserved(name) {
@@ -306,10 +307,16 @@ func addHeaders(h http.Header, headers []event.Header) {
 			h[name] = append(present, f.Value)
 			continue
 		}
-		values = append(values, f.Value)
-		n := len(values)
-		h[name] = values[n-1 : n : n]
+		values, h[name] = single(values, f.Value)
 	}
+	return values
+}
+
+// single adds a value and returns it as the values of one header.
+func single(values []string, v string) (all, one []string) {
+	values = append(values, v)
+	n := len(values)
+	return values, values[n-1 : n : n]
 }
 
 // setHeaders sets headers in place of those of the same name.

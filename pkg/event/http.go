@@ -288,6 +288,21 @@ func headerKey(name string) string {
 	case HopLimit:
 		return "Ce-Knativebrokerttl"
 	default:
-		return http.CanonicalHeaderKey("ce-" + name)
+		return extensionKey(name)
 	}
+}
+
+// extensionKey is headerKey for extensions. In as good as all names there is nothing to make canonical but the first letter,
+// which this does in one allocation.
+func extensionKey(name string) string {
+	for _, c := range []byte(name) {
+		if (c < 'a' || 'z' < c) && (c < '0' || '9' < c) {
+			return http.CanonicalHeaderKey("ce-" + name)
+		}
+	}
+	if name == "" || name[0] < 'a' {
+		return "Ce-" + name
+	}
+	letter := name[0] - 'a'
+	return "Ce-" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[letter:letter+1] + name[1:]
 }

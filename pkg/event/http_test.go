@@ -337,3 +337,14 @@ func TestWireAllocations(t *testing.T) {
 		t.Errorf("got %.0f allocations, want none", got)
 	}
 }
+
+// TestHeadersOfExtensions has names that are usual, and some that only other programs could have stored.
+func TestHeadersOfExtensions(t *testing.T) {
+	for _, name := range []string{"traceid", "a", "a1b2", "1abc", "7", "myExt", "Ext", "x-y", "x y", "ü"} {
+		h := http.Header{}
+		(&event.Event{Attributes: []event.Attribute{{Name: name, Value: "v"}}}).WriteHeader(h)
+		if want := http.CanonicalHeaderKey("ce-" + name); h[want] == nil {
+			t.Errorf("attribute %q became %v, want %s", name, h, want)
+		}
+	}
+}
