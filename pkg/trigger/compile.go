@@ -45,19 +45,7 @@ func NewCompiler() (*Compiler, error) {
 // If the filters are not valid, the Filter is nil and every error names the offending field and says in its Detail what
 // was expected. Only filters are looked at.
 func (c *Compiler) Compile(t *eventingv1.Trigger) (*Filter, field.ErrorList) {
-	return c.compile(t, false)
-}
-
-// CompileLenient is Compile for Triggers that got past validation, such as those written before Millrace was installed.
-// Like the reference broker it gives a meaning to malformed filters that can have one: an element without a dialect and a
-// comparison with an empty value match every event, and of several dialects in one element all must match. What has no
-// meaning, such as an expression that does not parse, is an error here too.
-func (c *Compiler) CompileLenient(t *eventingv1.Trigger) (*Filter, field.ErrorList) {
-	return c.compile(t, true)
-}
-
-func (c *Compiler) compile(t *eventingv1.Trigger, lenient bool) (*Filter, field.ErrorList) {
-	run := &compilation{env: c.env, lenient: lenient}
+	run := &compilation{env: c.env}
 	root := run.trigger(t)
 	if len(run.errs) > 0 {
 		return nil, run.errs
@@ -68,21 +56,12 @@ func (c *Compiler) compile(t *eventingv1.Trigger, lenient bool) (*Filter, field.
 // compilation is the state of compiling one Trigger. Its methods return nodes; where there is an error they return
 // whatever is convenient, as the tree is then not used.
 type compilation struct {
-	env     *cel.Env
-	lenient bool
-	nodes   int
-	errs    field.ErrorList
+	env   *cel.Env
+	nodes int
+	errs  field.ErrorList
 }
 
-// fail records an error that leaves the filter without a meaning.
 func (c *compilation) fail(err *field.Error) { c.errs = append(c.errs, err) }
-
-// flag records an error of form: the filter still has a meaning, which lenient compilation goes by.
-func (c *compilation) flag(err *field.Error) {
-	if !c.lenient {
-		c.fail(err)
-	}
-}
 
 func (c *compilation) trigger(t *eventingv1.Trigger) node {
 	spec := field.NewPath("spec")
@@ -106,7 +85,7 @@ func (c *compilation) filter(path *field.Path, f *eventingv1.TriggerFilter) node
 		f = &eventingv1.TriggerFilter{}
 	}
 	if len(f.Attributes) > 0 && f.SourceAndType != nil {
-		c.flag(field.Forbidden(path.Child("sourceAndType"),
+		c.fail(field.Forbidden(path.Child("sourceAndType"),
 			"may not be given together with attributes; write source and type as two of the attributes"))
 	}
 	var parts []node
@@ -153,10 +132,10 @@ func (c *compilation) element(path *field.Path, f *eventingv1.Filter, depth int)
 	case f.Fault != "":
 		c.fail(field.Invalid(path, field.OmitValueType{}, "is no filter: "+f.Fault))
 	case len(dialects) == 0:
-		c.flag(field.Required(path, "set one of all, any, not, exact, prefix, suffix, cesql, cel, "+
+		c.fail(field.Required(path, "set one of all, any, not, exact, prefix, suffix, cesql, cel, "+
 			"attributes or sourceAndType, or remove the element; to receive every event leave out filters altogether"))
 	case len(dialects) > 1:
-		c.flag(field.Forbidden(path, fmt.Sprintf("sets %s; an element may set only one: make each an element of its own",
+		c.fail(field.Forbidden(path, fmt.Sprintf("sets %s; an element may set only one: make each an element of its own",
 			strings.Join(dialects, " and "))))
 	}
 	return join(label{dialectAll, path.String()}, parts)
@@ -209,7 +188,7 @@ func (c *compilation) comparisons(l label, path *field.Path, values map[string]s
 		}
 		c.checkName(at, name)
 		if values[name] == "" {
-			c.flag(field.Required(at, "write a value; to ask that the attribute be there, write attributes: {"+name+`: ""}`))
+			c.fail(field.Required(at, "write a value; to ask that the attribute be there, write attributes: {"+name+`: ""}`))
 			continue
 		}
 		parts = append(parts, &attributeNode{label{l.dialect, at.String()}, op, name, values[name]})

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"k8s.io/apimachinery/pkg/util/validation/field"
 	"sigs.k8s.io/yaml"
 
 	eventingv1 "millrace.dev/api/eventing/v1"
@@ -98,55 +97,43 @@ func nested(dialect string, depth int) string {
 	return `spec: {filters: [` + spec + `]}`
 }
 
-// TestCompileErrors checks the field and the advice of each error, and whether lenient compilation gives the filter a
-// meaning; its outcome for an event of type a is then in lenient.
+// TestCompileErrors checks the field and the advice of each error.
 func TestCompileErrors(t *testing.T) {
 	c := newCompiler(t)
-	const fatal, yes, no = "fatal", "matches", "does not match"
 	for name, tc := range map[string]struct {
-		spec, field, detail, lenient string
+		spec, field, detail string
 	}{
-		"empty element":       {`spec: {filters: [{}]}`, "spec.filters[0]", "set one of", yes},
-		"empty map":           {`spec: {filters: [{exact: {}}]}`, "spec.filters[0]", "set one of", yes},
-		"empty all":           {`spec: {filters: [{all: []}]}`, "spec.filters[0]", "set one of", yes},
-		"empty not":           {`spec: {filters: [{not: {}}]}`, "spec.filters[0].not", "set one of", no},
-		"empty in any":        {`spec: {filters: [{any: [{exact: {type: b}}, {}]}]}`, "spec.filters[0].any[1]", "set one of", yes},
-		"empty value":         {`spec: {filters: [{prefix: {type: ""}}]}`, "spec.filters[0].prefix[type]", `write attributes: {type: ""}`, yes},
-		"empty value of two":  {`spec: {filters: [{exact: {source: "", type: b}}]}`, "spec.filters[0].exact[source]", "write a value", no},
-		"two dialects":        {`spec: {filters: [{exact: {type: a}, prefix: {type: b}}]}`, "spec.filters[0]", "sets exact and prefix", no},
-		"both":                {`spec: {filter: {attributes: {type: a}, sourceAndType: {source: b}}}`, "spec.filter.sourceAndType", "together with attributes", no},
-		"upper case":          {`spec: {filter: {attributes: {Type: a}}}`, "spec.filter.attributes[Type]", `did you mean "type"?`, fatal},
-		"header name":         {`spec: {filters: [{exact: {ce-type: a}}]}`, "spec.filters[0].exact[ce-type]", `did you mean "type"?`, fatal},
-		"cel name":            {`spec: {filters: [{all: [{cel: 'true'}, {suffix: {ce.partition_key: a}}]}]}`, "spec.filters[0].all[1].suffix[ce.partition_key]", `did you mean "partitionkey"?`, fatal},
-		"no name":             {`spec: {filters: [{exact: {"": a}}]}`, "spec.filters[0].exact[]", "lower-case letters and digits", fatal},
-		"data":                {`spec: {filters: [{exact: {data: a}}]}`, "spec.filters[0].exact[data]", "use cel", fatal},
-		"data field":          {`spec: {filters: [{exact: {data.amount: "5"}}]}`, "spec.filters[0].exact[data.amount]", "use cel", fatal},
-		"cel":                 {`spec: {filters: [{all: [{exact: {type: a}}, {cel: 'ce.type = "a"'}]}]}`, "spec.filters[0].all[1].cel", "==", fatal},
-		"cel too long":        {`spec: {filter: {cel: '` + strings.Repeat("a", 4097) + `'}}`, "spec.filter.cel", "4096", fatal},
-		"cesql too long":      {`spec: {filters: [{cesql: '` + strings.Repeat("a", 4097) + `'}]}`, "spec.filters[0].cesql", "4096", fatal},
-		"annotation":          {`{metadata: {annotations: {millrace.dev/cel-filter: 'oops'}}}`, "metadata.annotations[millrace.dev/cel-filter]", "oops", fatal},
-		"empty annotation":    {`{metadata: {annotations: {millrace.dev/cel-filter: ''}}}`, "metadata.annotations[millrace.dev/cel-filter]", "", fatal},
-		"cesql":               {`spec: {filters: [{cesql: 'type =='}]}`, "spec.filters[0].cesql", "single =", fatal},
-		"deep not":            {nested("not", 17), "spec.filters[0]" + strings.Repeat(".not", 16), "deeper than 16", fatal},
-		"deep all":            {nested("all", 17), "spec.filters[0]" + strings.Repeat(".all[0]", 16), "deeper than 16", fatal},
-		"too many elements":   {`spec: {filters: [` + strings.Repeat(`{exact: {type: a}},`, 600) + `]}`, "spec.filters[512]", "more than 1024", fatal},
-		"too many attributes": {`spec: {filter: {attributes: {` + manyPairs(1025) + `}}}`, "spec.filter.attributes[a999]", "more than 1024", fatal},
+		"empty element":       {`spec: {filters: [{}]}`, "spec.filters[0]", "set one of"},
+		"empty map":           {`spec: {filters: [{exact: {}}]}`, "spec.filters[0]", "set one of"},
+		"empty all":           {`spec: {filters: [{all: []}]}`, "spec.filters[0]", "set one of"},
+		"empty not":           {`spec: {filters: [{not: {}}]}`, "spec.filters[0].not", "set one of"},
+		"empty in any":        {`spec: {filters: [{any: [{exact: {type: b}}, {}]}]}`, "spec.filters[0].any[1]", "set one of"},
+		"empty value":         {`spec: {filters: [{prefix: {type: ""}}]}`, "spec.filters[0].prefix[type]", `write attributes: {type: ""}`},
+		"empty value of two":  {`spec: {filters: [{exact: {source: "", type: b}}]}`, "spec.filters[0].exact[source]", "write a value"},
+		"two dialects":        {`spec: {filters: [{exact: {type: a}, prefix: {type: b}}]}`, "spec.filters[0]", "sets exact and prefix"},
+		"both":                {`spec: {filter: {attributes: {type: a}, sourceAndType: {source: b}}}`, "spec.filter.sourceAndType", "together with attributes"},
+		"upper case":          {`spec: {filter: {attributes: {Type: a}}}`, "spec.filter.attributes[Type]", `did you mean "type"?`},
+		"header name":         {`spec: {filters: [{exact: {ce-type: a}}]}`, "spec.filters[0].exact[ce-type]", `did you mean "type"?`},
+		"cel name":            {`spec: {filters: [{all: [{cel: 'true'}, {suffix: {ce.partition_key: a}}]}]}`, "spec.filters[0].all[1].suffix[ce.partition_key]", `did you mean "partitionkey"?`},
+		"no name":             {`spec: {filters: [{exact: {"": a}}]}`, "spec.filters[0].exact[]", "lower-case letters and digits"},
+		"data":                {`spec: {filters: [{exact: {data: a}}]}`, "spec.filters[0].exact[data]", "use cel"},
+		"data field":          {`spec: {filters: [{exact: {data.amount: "5"}}]}`, "spec.filters[0].exact[data.amount]", "use cel"},
+		"cel":                 {`spec: {filters: [{all: [{exact: {type: a}}, {cel: 'ce.type = "a"'}]}]}`, "spec.filters[0].all[1].cel", "=="},
+		"cel too long":        {`spec: {filter: {cel: '` + strings.Repeat("a", 4097) + `'}}`, "spec.filter.cel", "4096"},
+		"cesql too long":      {`spec: {filters: [{cesql: '` + strings.Repeat("a", 4097) + `'}]}`, "spec.filters[0].cesql", "4096"},
+		"annotation":          {`{metadata: {annotations: {millrace.dev/cel-filter: 'oops'}}}`, "metadata.annotations[millrace.dev/cel-filter]", "oops"},
+		"empty annotation":    {`{metadata: {annotations: {millrace.dev/cel-filter: ''}}}`, "metadata.annotations[millrace.dev/cel-filter]", ""},
+		"cesql":               {`spec: {filters: [{cesql: 'type =='}]}`, "spec.filters[0].cesql", "single ="},
+		"deep not":            {nested("not", 17), "spec.filters[0]" + strings.Repeat(".not", 16), "deeper than 16"},
+		"deep all":            {nested("all", 17), "spec.filters[0]" + strings.Repeat(".all[0]", 16), "deeper than 16"},
+		"too many elements":   {`spec: {filters: [` + strings.Repeat(`{exact: {type: a}},`, 600) + `]}`, "spec.filters[512]", "more than 1024"},
+		"too many attributes": {`spec: {filter: {attributes: {` + manyPairs(1025) + `}}}`, "spec.filter.attributes[a999]", "more than 1024"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tr := parse(t, tc.spec)
 			f, errs := c.Compile(tr)
 			if f != nil || len(errs) != 1 || errs[0].Field != tc.field || !strings.Contains(errs[0].ErrorBody(), tc.detail) {
 				t.Errorf("got %v, want %s: %s", errs, tc.field, tc.detail)
-			}
-			f, errs = c.CompileLenient(tr)
-			got := no
-			if f == nil {
-				got = fatal
-			} else if f.Match(trigger.NewInput(anEvent("type", "a", "source", "s"))) {
-				got = yes
-			}
-			if got != tc.lenient || (f == nil) != (len(errs) > 0) {
-				t.Errorf("compiled leniently it %s, want %s (%v)", got, tc.lenient, errs)
 			}
 		})
 	}
@@ -193,32 +180,21 @@ func FuzzCompileFilter(f *testing.F) {
 		if json.Unmarshal(text, &tr.Spec) != nil {
 			return
 		}
-		for _, compile := range []func(*eventingv1.Trigger) (*trigger.Filter, error){
-			func(tr *eventingv1.Trigger) (*trigger.Filter, error) {
-				f, errs := c.Compile(tr)
-				return f, errs.ToAggregate()
-			},
-			func(tr *eventingv1.Trigger) (*trigger.Filter, error) {
-				f, errs := c.CompileLenient(tr)
-				return f, errs.ToAggregate()
-			},
-		} {
-			filter, err := compile(tr)
-			if (filter == nil) == (err == nil) {
-				t.Fatalf("got filter %v and error %v", filter, err)
-			}
-			if err != nil {
-				continue
-			}
-			in := trigger.NewInput(e)
-			want := filter.Match(in)
-			table := trigger.NewTable([]trigger.Entry[bool]{{Filter: filter, Target: true}})
-			if got := len(table.Match(in, nil)) == 1; got != want && in.Errors().CELDeadline == 0 {
-				t.Fatalf("table says %v, filter %v", got, want)
-			}
-			if got := filter.Explain(in).Matched; got != want && in.Errors().CELDeadline == 0 {
-				t.Fatalf("explanation says %v, filter %v", got, want)
-			}
+		filter, errs := c.Compile(tr)
+		if (filter == nil) == (len(errs) == 0) {
+			t.Fatalf("got filter %v and errors %v", filter, errs)
+		}
+		if filter == nil {
+			return
+		}
+		in := trigger.NewInput(e)
+		want := filter.Match(in)
+		table := trigger.NewTable([]trigger.Entry[bool]{{Filter: filter, Target: true}})
+		if got := len(table.Match(in, nil)) == 1; got != want && in.Errors().CELDeadline == 0 {
+			t.Fatalf("table says %v, filter %v", got, want)
+		}
+		if got := filter.Explain(in).Matched; got != want && in.Errors().CELDeadline == 0 {
+			t.Fatalf("explanation says %v, filter %v", got, want)
 		}
 	})
 }
@@ -238,13 +214,9 @@ func TestMalformedFilterIsReported(t *testing.T) {
 			t.Errorf("%s: does not decode: %v", text, err)
 			continue
 		}
-		for name, compile := range map[string]func(*eventingv1.Trigger) (*trigger.Filter, field.ErrorList){
-			"strict": c.Compile, "lenient": c.CompileLenient,
-		} {
-			f, errs := compile(&tr)
-			if f != nil || len(errs) != 1 || errs[0].Field != at || !strings.Contains(errs[0].Detail, "is no filter: ") {
-				t.Errorf("%s, %s: got filter %v and errors %v, want one error at %s", text, name, f, errs, at)
-			}
+		f, errs := c.Compile(&tr)
+		if f != nil || len(errs) != 1 || errs[0].Field != at || !strings.Contains(errs[0].Detail, "is no filter: ") {
+			t.Errorf("%s: got filter %v and errors %v, want one error at %s", text, f, errs, at)
 		}
 	}
 }
