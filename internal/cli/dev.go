@@ -95,7 +95,7 @@ func (f *devFlags) run(cmd *cobra.Command, args []string) error {
 	return cmdline.Advise(app.RunDev(cmd.Context(), o), "--listen", "--admin", "--demo-listen")
 }
 
-// sendDemo posts the example's events, slowly enough for a person to follow.
+// sendDemo posts the example's events until ctx ends, slowly enough for a person to follow.
 func (f *devFlags) sendDemo(ctx context.Context, out io.Writer, baseURL string) {
 	path := f.demoFile()
 	if path == "" {
@@ -117,7 +117,9 @@ func (f *devFlags) sendDemo(ctx context.Context, out io.Writer, baseURL string) 
 			fmt.Fprintf(out, "An event of %s was not accepted: %s\n", path, r.Detail)
 			return
 		}
-		time.Sleep(demoPause)
+		if pause(ctx, demoPause) != nil {
+			return
+		}
 	}
 }
 

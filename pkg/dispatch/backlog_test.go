@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"millrace.dev/pkg/dispatch"
+	"millrace.dev/test/harness"
 )
 
 // A dead subscriber: its events wait in the store without spending attempts, and come back when it does, each once, while
@@ -182,9 +183,7 @@ func TestDeletedConsumersAreMadeAgain(t *testing.T) {
 	f.publish("x", "a")
 	f.waitEmpty()
 	for _, s := range []string{f.names.Events, f.names.Retries} {
-		if err := f.conn.DeleteConsumers(t.Context(), s); err != nil {
-			t.Fatal(err)
-		}
+		harness.DeleteConsumers(t, f.server, s)
 	}
 	f.publish("x", "b")
 	f.waitEmpty()

@@ -30,6 +30,7 @@ import (
 // bench is a store with one Broker, a dispatcher and what a test needs to use them.
 type fixture struct {
 	t           testing.TB
+	server      *devserver.Server
 	conn        *stream.Conn
 	names       *stream.Names
 	publisher   *stream.Publisher
@@ -51,7 +52,7 @@ func newFixture(t testing.TB) *fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(conn.Close)
-	f := &fixture{t: t, conn: conn, names: stream.NewNames("default", "live", "uid"), publisher: stream.NewPublisher(conn, 0)}
+	f := &fixture{t: t, server: server, conn: conn, names: stream.NewNames("default", "live", "uid"), publisher: stream.NewPublisher(conn, 0)}
 	if err := conn.Ensure(t.Context(), f.names, stream.Limits{}); err != nil {
 		t.Fatal(err)
 	}

@@ -53,24 +53,6 @@ func (c *Conn) PurgeSubject(ctx context.Context, name, subject string) error {
 	return nil
 }
 
-// DeleteConsumers removes all consumers of a stream. Processes that use one make it anew.
-func (c *Conn) DeleteConsumers(ctx context.Context, name string) error {
-	s, err := c.js.Stream(ctx, name)
-	if err != nil {
-		return fmt.Errorf("look up stream %s: %w", name, err)
-	}
-	names := s.ConsumerNames(ctx)
-	for consumer := range names.Name() {
-		if err := s.DeleteConsumer(ctx, consumer); err != nil {
-			return fmt.Errorf("delete consumer %s of stream %s: %w", consumer, name, err)
-		}
-	}
-	if err := names.Err(); err != nil {
-		return fmt.Errorf("list the consumers of stream %s: %w", name, err)
-	}
-	return nil
-}
-
 // Oldest returns since when the oldest message of a subject has waited: since it was stored, or as long before as its progress
 // says. It is zero if there is none.
 func (c *Conn) Oldest(ctx context.Context, name, subject string) (time.Time, error) {

@@ -17,6 +17,7 @@ import (
 	"millrace.dev/internal/devserver"
 	"millrace.dev/pkg/event"
 	"millrace.dev/pkg/stream"
+	"millrace.dev/test/harness"
 )
 
 // startServer runs a real JetStream for the test.
@@ -43,7 +44,12 @@ func dial(t testing.TB, s *devserver.Server) *stream.Conn {
 // startBroker returns a connection and the names of a Broker whose streams exist.
 func startBroker(t testing.TB, l stream.Limits) (*stream.Conn, *stream.Names) {
 	t.Helper()
-	c := dial(t, startServer(t))
+	return startBrokerIn(t, startServer(t), l)
+}
+
+func startBrokerIn(t testing.TB, s *devserver.Server, l stream.Limits) (*stream.Conn, *stream.Names) {
+	t.Helper()
+	c := dial(t, s)
 	n := stream.NewNames("default", "live", "0123456789abcdef")
 	if err := c.Ensure(t.Context(), n, l); err != nil {
 		t.Fatal(err)
@@ -517,7 +523,8 @@ func TestQueueFetchesWhatIsThere(t *testing.T) {
 
 // A consumer that nobody used for a while is removed by the server; made anew, it hands out again what is not settled.
 func TestReopenedQueueKnowsWhatIsInFlight(t *testing.T) {
-	c, n := startBroker(t, stream.Limits{})
+	srv := startServer(t)
+	c, n := startBrokerIn(t, srv, stream.Limits{})
 	p := stream.NewPublisher(c, 0)
 	for i := range 3 {
 		if err := p.Publish(t.Context(), n, stream.Message{Event: newEvent(fmt.Sprint(i), nil)}); err != nil {
@@ -532,9 +539,7 @@ func TestReopenedQueueKnowsWhatIsInFlight(t *testing.T) {
 	if err != nil || len(first) != 2 {
 		t.Fatalf("fetched %d and %v, want 2", len(first), err)
 	}
-	if err := c.DeleteConsumers(t.Context(), n.Events); err != nil {
-		t.Fatal(err)
-	}
+	harness.DeleteConsumers(t, srv, n.Events)
 	if err := q.Reopen(t.Context()); err != nil {
 		t.Fatal(err)
 	}
