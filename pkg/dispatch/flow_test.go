@@ -79,6 +79,7 @@ func TestFlowDoesNotWait(t *testing.T) {
 		"while another lane has nothing to do": {every: goodPace / 4, alter: func(f *flow, l *lane) {
 			other := newLane(l.places, f)
 			other.setMax(1)
+			time.Sleep(hungryAfter)
 			f.offered(other, time.Now())
 		}},
 	} {
@@ -91,6 +92,46 @@ func TestFlowDoesNotWait(t *testing.T) {
 				}
 				if f.await(l, start, nil) || time.Since(start) > 0 {
 					t.Errorf("waited %s", time.Since(start))
+				}
+			})
+		})
+	}
+}
+
+// A lane counts as hungry for as long as it has had room, whatever gave it room.
+func TestLaneIsHungryOnceItHadRoom(t *testing.T) {
+	for name, of := range map[string]struct{ take, give func(*lane) }{
+		"a new one": {func(*lane) {}, func(l *lane) { l.setMax(1) }},
+		"its gate opens": {func(l *lane) {
+			l.setMax(1)
+			for range gateThreshold {
+				l.learn(failing)
+			}
+		}, func(l *lane) { l.learn(healthy) }},
+		"places are given back": {func(l *lane) {
+			l.setMax(1)
+			l.acquire(1)
+		}, func(l *lane) { l.release(1) }},
+		"more deliveries are allowed": {func(l *lane) {
+			l.setMax(1)
+			l.acquire(1)
+		}, func(l *lane) { l.setMax(2) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLane(&places{limit: DefaultMaxDeliveries}, newFlow())
+				of.take(l)
+				time.Sleep(time.Minute)
+				if l.hungry(time.Now()) {
+					t.Fatal("hungry without room")
+				}
+				of.give(l)
+				if l.hungry(time.Now()) {
+					t.Error("hungry at once")
+				}
+				time.Sleep(hungryAfter)
+				if !l.hungry(time.Now()) {
+					t.Errorf("not hungry after %s", hungryAfter)
 				}
 			})
 		})

@@ -50,7 +50,7 @@ type lane struct {
 	queueKnown  bool // to the flow
 	behind      bool // a backlog waits, which is to get its share of the places
 	pace        pace
-	roomySince  time.Time // while it is roomy
+	roomySince  time.Time // zero while it is not roomy
 
 	// watched is for flow.
 	watched watched
@@ -65,10 +65,21 @@ func newLane(p *places, f *flow) *lane {
 	return &lane{room: make(chan struct{}, 1), places: p, flow: f, pace: newPace()}
 }
 
+// unlock ends a change of the lane.
+func (l *lane) unlock() {
+	switch roomy := l.roomy(); {
+	case !roomy:
+		l.roomySince = time.Time{}
+	case l.roomySince.IsZero():
+		l.roomySince = time.Now()
+	}
+	l.mu.Unlock()
+}
+
 // setMax changes how many deliveries may be under way. A lower number takes effect as running ones end.
 func (l *lane) setMax(n int) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	defer l.unlock()
 	if l.max == 0 || l.width > float64(n) || l.width == float64(l.max) {
 		l.width = float64(n)
 	}
@@ -88,7 +99,7 @@ func (l *lane) barred() bool { return l.gate.closed || l.paused }
 // setBehind says whether a backlog waits for the lane.
 func (l *lane) setBehind(behind bool) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	defer l.unlock()
 	l.behind = behind
 }
 
@@ -96,7 +107,7 @@ func (l *lane) setBehind(behind bool) {
 // that goes on with queued jobs as long as there are any. left is what all lanes together may still keep unsettled.
 func (l *lane) offer(j job, left free, run func(job)) bool {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	defer l.unlock()
 	size := int64(j.size())
 	if j.pins && !left.permits(l.pinned, l.pinnedBytes, size) || !l.take(j, run) {
 		return false
@@ -156,7 +167,7 @@ func (l *lane) share() int {
 // start starts a due retry if there is a place for it now.
 func (l *lane) start(j job, run func(job)) bool {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	defer l.unlock()
 	if l.active >= int(l.width) || !l.enter() {
 		return false
 	}
@@ -192,7 +203,7 @@ func (l *lane) vacate(n int) {
 // for more: a closed gate or a paused Trigger is not.
 func (l *lane) acquire(n int) (got int, open bool) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	defer l.unlock()
 	if l.barred() {
 		if n == 0 || !l.enter() {
 			return 0, false
@@ -211,7 +222,7 @@ func (l *lane) release(n int) {
 		return
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	defer l.unlock()
 	l.gate.cancel()
 	l.vacate(n)
 }
@@ -228,17 +239,13 @@ func (l *lane) work(j job, run func(job)) {
 // next takes the oldest queued job after one is done, or gives the place in the lane up.
 func (l *lane) next(done job) (job, bool) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	defer l.unlock()
 	l.end(done)
 	now := time.Now()
 	l.pace.step(now)
 	l.flow.step(now)
 	if len(l.queue) == 0 || l.fresh >= l.share() || l.active > int(l.width) || l.barred() {
-		was := l.roomy()
 		l.vacate(1)
-		if !was && l.roomy() {
-			l.roomySince = now
-		}
 		return job{}, false
 	}
 	j := l.pop()
@@ -257,7 +264,7 @@ func (l *lane) pop() job {
 // overdue takes the jobs off the queue that have waited too long, or all of them if the lane is barred.
 func (l *lane) overdue(now time.Time) []job {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	defer l.unlock()
 	var old []job
 	for len(l.queue) > 0 && (l.barred() || now.Sub(l.queue[0].since) > maxQueueAge) {
 		j := l.pop()
@@ -316,7 +323,7 @@ const (
 // learn adapts the lane to what an attempt showed.
 func (l *lane) learn(c condition) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	defer l.unlock()
 	now := time.Now()
 	if c == healthy {
 		l.gate.succeeded()
