@@ -211,11 +211,12 @@ func newTrigger(o *eventingv1.Trigger, of *eventingv1.Broker, c compiledTrigger)
 	}
 	status.subscriber, status.paused = subscriber.Redacted(), o.Paused()
 	limit, _ := strconv.Atoi(o.Annotations[eventingv1.MaxConcurrencyAnnotation])
+	rate, _ := strconv.Atoi(o.Annotations[eventingv1.RateLimitAnnotation])
 	return &dispatch.Trigger{
 		Namespace: o.Namespace, Name: o.Name, UID: string(o.UID),
 		Filter: c.filter, Subscriber: subscriber, DeadLetterSink: sink, Policy: policy, MaxConcurrency: limit,
-		Paused: status.paused,
-		State:  resolve.State(o, of),
+		Paused: status.paused, RateLimit: rate,
+		State: resolve.State(o, of),
 	}, status, nil
 }
 

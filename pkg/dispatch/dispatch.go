@@ -54,8 +54,10 @@ type Trigger struct {
 	DeadLetterSink *url.URL
 	// Policy says how often and how fast to try.
 	Policy delivery.Policy
-	// MaxConcurrency bounds the deliveries under way in this process; 0 means [DefaultMaxConcurrency].
+	// MaxConcurrency bounds the deliveries under way in all processes together; 0 means [DefaultMaxConcurrency] in each.
 	MaxConcurrency int
+	// RateLimit is how many deliveries may begin within any second, in all processes together; 0 for no limit.
+	RateLimit int
 	// Paused has no delivery to the subscriber begin: what matches waits in the backlog, however long. Deliveries to the dead
 	// letter sink go on.
 	Paused bool

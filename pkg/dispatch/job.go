@@ -94,6 +94,11 @@ func formatSequence(n uint64) string { return strconv.FormatUint(n, 10) }
 
 // run makes one attempt and settles the job by its result.
 func (r *runner) run(j job) {
+	if !j.to.lane.turn(r.base.Done()) {
+		j.to.counts.overflowed.Add(1)
+		r.postpone(j, 0, observe.Overflowed)
+		return
+	}
 	now := time.Now()
 	if j.progress.First.IsZero() {
 		j.progress.First = now

@@ -38,6 +38,8 @@ type lane struct {
 	mu          sync.Mutex
 	gate        gate
 	paused      bool // by hand
+	idle        bool // other processes have all that there is of a limit
+	spacing     spacing
 	max         int
 	width       float64 // 1 … max
 	slowedAt    time.Time
@@ -52,6 +54,10 @@ type lane struct {
 	pace        pace
 	roomySince  time.Time // zero while it is not roomy
 
+	// limited says whether there is a limit to the rate of deliveries. turns has room for the one whose turn is next.
+	limited atomic.Bool
+	turns   chan struct{}
+
 	// watched is for flow.
 	watched watched
 }
@@ -62,7 +68,7 @@ type queued struct {
 }
 
 func newLane(p *places, f *flow) *lane {
-	return &lane{room: make(chan struct{}, 1), places: p, flow: f, pace: newPace()}
+	return &lane{room: make(chan struct{}, 1), turns: make(chan struct{}, 1), places: p, flow: f, pace: newPace()}
 }
 
 // unlock ends a change of the lane.
@@ -80,6 +86,11 @@ func (l *lane) unlock() {
 func (l *lane) setMax(n int) {
 	l.mu.Lock()
 	defer l.unlock()
+	l.resize(n)
+}
+
+func (l *lane) resize(n int) {
+	n = max(1, n)
 	if l.max == 0 || l.width > float64(n) || l.width == float64(l.max) {
 		l.width = float64(n)
 	}
@@ -93,8 +104,70 @@ func (l *lane) setPaused(paused bool) {
 	l.paused = paused
 }
 
+// part is what a process has of the limits of a Trigger.
+type part struct {
+	concurrency int
+	limited     bool
+	rate        int // deliveries a second, if that is limited
+}
+
+// setPart gives the lane what this process has of its Trigger's limits. Of nothing no delivery begins.
+func (l *lane) setPart(p part, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.resize(p.concurrency)
+	l.idle = p.concurrency == 0 || p.limited && p.rate == 0
+	l.limited.Store(p.limited)
+	if !p.limited {
+		p.rate, l.spacing = 0, spacing{}
+	}
+	l.spacing.set(p.rate, now)
+}
+
 // barred says whether no event is to wait for the lane in memory.
-func (l *lane) barred() bool { return l.gate.closed || l.paused }
+func (l *lane) barred() bool { return l.gate.closed || l.paused || l.idle }
+
+// down says whether the subscriber is known to be down.
+func (l *lane) down() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.gate.closed && !l.paused
+}
+
+// turn waits until a delivery that has a place may begin. It reports false if the lane was paused meanwhile, or has no part of a limit any more.
+func (l *lane) turn(stop <-chan struct{}) bool {
+	if !l.limited.Load() {
+		return true
+	}
+	l.turns <- struct{}{}
+	defer func() { <-l.turns }()
+	for {
+		wait, ok := l.begins(time.Now())
+		if !ok || wait <= 0 {
+			return ok
+		}
+		select {
+		case <-stop:
+			return true // it will not be sent
+		case <-time.After(wait):
+		}
+	}
+}
+
+// begins reports how long a delivery has to wait, and false if it is not to wait.
+func (l *lane) begins(now time.Time) (time.Duration, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.paused || l.idle:
+		l.spacing.cancel(1)
+		l.gate.cancel()
+		return 0, false
+	case !l.limited.Load():
+		return 0, true
+	}
+	return l.spacing.begin(now), true
+}
 
 // setBehind says whether a backlog waits for the lane.
 func (l *lane) setBehind(behind bool) {
@@ -120,13 +193,13 @@ func (l *lane) offer(j job, left free, run func(job)) bool {
 }
 
 func (l *lane) take(j job, run func(job)) bool {
-	if l.fresh < l.share() && l.active < int(l.width) && l.enter() {
+	if l.fresh < l.share() && l.active < int(l.width) && l.enter(l.patience()) {
 		l.begin(j)
 		go l.work(j, run)
 		return true
 	}
 	size := j.size()
-	if l.barred() || len(l.queue) >= l.maxQueue() || l.queuedBytes+size > maxQueuedBytes {
+	if l.barred() || l.limited.Load() || len(l.queue) >= l.maxQueue() || l.queuedBytes+size > maxQueuedBytes {
 		return false
 	}
 	l.queue = append(l.queue, queued{job: j, since: time.Now()})
@@ -168,17 +241,29 @@ func (l *lane) share() int {
 func (l *lane) start(j job, run func(job)) bool {
 	l.mu.Lock()
 	defer l.unlock()
-	if l.active >= int(l.width) || !l.enter() {
+	if l.active >= int(l.width) || !l.enter(maxQueueAge) {
 		return false
 	}
 	go l.work(j, run)
 	return true
 }
 
-// enter takes a place for one delivery if the gate and what other lanes have taken permit it.
-func (l *lane) enter() bool {
+// patience is how long a new event may wait for its turn: half as long as others while older events wait, which so come first.
+func (l *lane) patience() time.Duration {
+	if l.behind {
+		return maxQueueAge / 2
+	}
+	return maxQueueAge
+}
+
+// enter takes a place for one delivery if the gate and what other lanes have taken permit it, and its turn comes within patience.
+func (l *lane) enter(patience time.Duration) bool {
 	now := time.Now()
-	if l.paused || l.places.more(l.active) == 0 || !l.gate.admit(now) {
+	if l.paused || l.idle || l.places.more(l.active) == 0 || !l.admit(now, patience) {
+		return false
+	}
+	if !l.gate.admit(now) {
+		l.spacing.cancel(1)
 		return false
 	}
 	if l.active == 0 {
@@ -186,6 +271,11 @@ func (l *lane) enter() bool {
 	}
 	l.occupy(1)
 	return true
+}
+
+// admit says whether the turn of one more delivery comes within patience.
+func (l *lane) admit(now time.Time, patience time.Duration) bool {
+	return !l.limited.Load() || l.spacing.admit(now, patience)
 }
 
 func (l *lane) occupy(n int) {
@@ -205,13 +295,16 @@ func (l *lane) acquire(n int) (got int, open bool) {
 	l.mu.Lock()
 	defer l.unlock()
 	if l.barred() {
-		if n == 0 || !l.enter() {
+		if n == 0 || !l.enter(maxQueueAge) {
 			return 0, false
 		}
 		return 1, true
 	}
 	claimed := min(len(l.queue), max(0, l.share()-l.fresh)) // places that queued events will take
-	got = max(0, min(n, int(l.width)-l.active-claimed, l.places.more(l.active)))
+	most := max(0, min(n, int(l.width)-l.active-claimed, l.places.more(l.active)))
+	for now := time.Now(); got < most && l.admit(now, maxQueueAge); {
+		got++
+	}
 	l.occupy(got)
 	return got, true
 }
@@ -224,6 +317,7 @@ func (l *lane) release(n int) {
 	l.mu.Lock()
 	defer l.unlock()
 	l.gate.cancel()
+	l.spacing.cancel(n)
 	l.vacate(n)
 }
 
@@ -244,7 +338,7 @@ func (l *lane) next(done job) (job, bool) {
 	now := time.Now()
 	l.pace.step(now)
 	l.flow.step(now)
-	if len(l.queue) == 0 || l.fresh >= l.share() || l.active > int(l.width) || l.barred() {
+	if len(l.queue) == 0 || l.fresh >= l.share() || l.active > int(l.width) || l.barred() || !l.admit(now, maxQueueAge) {
 		l.vacate(1)
 		return job{}, false
 	}
@@ -285,16 +379,16 @@ func (l *lane) unpin(j job) {
 	}
 }
 
-// shut says whether the lane is barred.
+// shut says whether it is not worth while to wait for room.
 func (l *lane) shut() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.barred()
+	return l.barred() || l.limited.Load()
 }
 
 // roomy says whether the lane could take up another event at once.
 func (l *lane) roomy() bool {
-	return !l.barred() && len(l.queue) == 0 && l.fresh < l.share() && l.active < int(l.width)
+	return !l.barred() && !l.limited.Load() && len(l.queue) == 0 && l.fresh < l.share() && l.active < int(l.width)
 }
 
 // hungry says whether that has been so for a while.

@@ -91,6 +91,7 @@ func (t *retrier) run(ctx context.Context) {
 			t.survey(ctx)
 			surveyed = time.Now()
 		}
+		t.r.divide(time.Now())
 		t.sweepQueues()
 		t.scan(ctx)
 		select {
@@ -229,7 +230,7 @@ func (t *retrier) begin(ctx context.Context, b *backlog, rt *route) {
 	switch {
 	case places > 0:
 		t.inBackground(b, func() { t.drain(ctx, b, rt, places) })
-	case !open && rt.sink != nil && !rt.Paused && rt.Policy.BacklogMaxAge > 0 && time.Since(b.served) >= expireEvery:
+	case !open && rt.sink != nil && rt.lane.down() && rt.Policy.BacklogMaxAge > 0 && time.Since(b.served) >= expireEvery:
 		t.inBackground(b, func() { t.expire(ctx, b, rt) })
 	}
 }

@@ -48,6 +48,8 @@ type view struct {
 	table *trigger.Table[*route]
 	byKey map[string]*route
 	held  map[string]bool // by key
+	// shared are the routes with limits that the processes divide.
+	shared []*route
 }
 
 // runner serves one Broker.
@@ -105,6 +107,7 @@ func (r *runner) apply(b *Broker) {
 	defer r.mu.Unlock()
 	v := &view{byKey: make(map[string]*route, 2*len(b.Triggers)), held: make(map[string]bool, 2*len(b.Held))}
 	lanes, counts := make(map[string]*lane, 2*len(b.Triggers)), make(map[string]*counters, len(b.Triggers))
+	now := time.Now()
 	entries := make([]trigger.Entry[*route], 0, len(b.Triggers))
 	for _, t := range b.Triggers {
 		c := r.counts[t.UID]
@@ -116,10 +119,15 @@ func (r *runner) apply(b *Broker) {
 		main.seen = &observe.Trigger{Broker: r.broker, Namespace: t.Namespace, Name: t.Name, UID: t.UID, Key: main.name}
 		main.sink = &route{Trigger: t, counts: c, key: t.UID + deadLetterSuffix, name: main.name, seen: main.seen, address: t.DeadLetterSink.Redacted()}
 		for _, rt := range []*route{main, main.sink} {
-			rt.lane = r.lane(rt.key, limitOf(t))
+			rt.lane = r.lane(rt.key)
 			lanes[rt.key], v.byKey[rt.key] = rt.lane, rt
 		}
 		main.lane.setPaused(t.Paused)
+		main.lane.setPart(r.part(t, now), now)
+		main.sink.lane.setMax(limitOf(t))
+		if t.MaxConcurrency > 0 || t.RateLimit > 0 {
+			v.shared = append(v.shared, main)
+		}
 		entries = append(entries, trigger.Entry[*route]{Filter: t.Filter, Target: main})
 	}
 	for uid := range b.Held {
@@ -131,13 +139,31 @@ func (r *runner) apply(b *Broker) {
 	r.retries.wakeUp()
 }
 
-func (r *runner) lane(key string, limit int) *lane {
-	l := r.lanes[key]
-	if l == nil {
-		l = newLane(r.opts.budgets.places, r.flow)
+func (r *runner) lane(key string) *lane {
+	if l := r.lanes[key]; l != nil {
+		return l
 	}
-	l.setMax(limit)
-	return l
+	return newLane(r.opts.budgets.places, r.flow)
+}
+
+// part is what this process has of the limits of a Trigger, which hold for all processes together. Who has joined only now has nothing of a
+// rate: others may use all of it until they have heard.
+func (r *runner) part(t *Trigger, now time.Time) part {
+	p := part{concurrency: limitOf(t), limited: t.RateLimit > 0}
+	if t.MaxConcurrency > 0 {
+		p.concurrency = r.opts.peers.Part(t.MaxConcurrency, now)
+	}
+	if p.limited && r.opts.peers.Settled(now) {
+		p.rate = r.opts.peers.Part(t.RateLimit, now)
+	}
+	return p
+}
+
+// divide gives lanes their part anew, as processes come and go.
+func (r *runner) divide(now time.Time) {
+	for _, rt := range r.view.Load().shared {
+		rt.lane.setPart(r.part(rt.Trigger, now), now)
+	}
 }
 
 func limitOf(t *Trigger) int {

@@ -19,6 +19,10 @@ const (
 	// killed, or hangs, is one that others need not make room for.
 	beatEvery   = 2 * time.Second
 	silentAfter = 7 * time.Second
+	// partsKept is how long what a member that left has done counts: its part goes to the others after that.
+	partsKept = 2 * time.Second
+	// settling is how long a new member waits until all others have heard of it, and have told of themselves.
+	settling = beatEvery + beatEvery/2
 )
 
 // The first byte of a beat; the member's id follows.
@@ -45,6 +49,8 @@ type Peers struct {
 
 	mu    sync.Mutex
 	heard map[string]time.Time // by id
+	left  map[string]time.Time // when members left, by id
+	since time.Time            // when others began to hear of this one
 }
 
 // Join makes this process one of the group's, until [Peers.Leave].
@@ -60,7 +66,9 @@ func (c *Conn) Join(group string) (*Peers, error) {
 }
 
 func newPeers(c *Conn, group string) *Peers {
-	return &Peers{conn: c, group: group, id: nuid.Next(), stop: make(chan struct{}), heard: map[string]time.Time{}}
+	return &Peers{
+		conn: c, group: group, id: nuid.Next(), stop: make(chan struct{}), heard: map[string]time.Time{}, left: map[string]time.Time{}, since: time.Now(),
+	}
 }
 
 // listen begins to hear of the others.
@@ -75,6 +83,48 @@ func (p *Peers) listen() (err error) {
 
 // Count is the number of processes, this one included: at least 1.
 func (p *Peers) Count() int { return int(p.count.Load()) }
+
+// Settled reports whether every other member can be expected to know of this one, and this one of them. A member without NATS is not:
+// the others do without it before long.
+func (p *Peers) Settled(now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return now.Sub(p.since) >= settling && p.conn.Connected()
+}
+
+// unsettle notes that nobody has heard of this member of late.
+func (p *Peers) unsettle(now time.Time) {
+	if !p.conn.Connected() {
+		p.mu.Lock()
+		p.since = now
+		p.mu.Unlock()
+	}
+}
+
+// Part is what this member has of n things that the group divides: all parts together are n, so that some members have none
+// if n is small. When members come it becomes less at once, when they go it becomes more after a while.
+func (p *Peers) Part(n int, now time.Time) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	rank, members := 0, len(p.heard)
+	for id := range p.heard {
+		if id < p.id {
+			rank++
+		}
+	}
+	for id, when := range p.left {
+		switch {
+		case now.Sub(when) > partsKept:
+			delete(p.left, id)
+		case p.heard[id].IsZero():
+			members++
+			if id < p.id {
+				rank++
+			}
+		}
+	}
+	return (n - rank + members - 1) / members
+}
 
 // Leave tells the others that this process is none of them any more.
 func (p *Peers) Leave() {
@@ -97,6 +147,7 @@ func (p *Peers) beat() {
 		case now := <-tick.C:
 			p.say(beatHere)
 			p.hear(beatHere, p.id, now)
+			p.unsettle(now)
 		}
 	}
 }
@@ -141,6 +192,7 @@ func (p *Peers) hear(what byte, id string, now time.Time) {
 	defer p.mu.Unlock()
 	if what == beatLeave {
 		delete(p.heard, id)
+		p.left[id] = now
 	} else {
 		p.heard[id] = now
 	}

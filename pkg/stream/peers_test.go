@@ -45,3 +45,43 @@ func TestPeersAreCounted(t *testing.T) {
 		p.Leave()
 	}
 }
+
+// The members of a group have parts of what it divides that add up to all of it; who leaves has its part for a while.
+func TestPeersDivide(t *testing.T) {
+	server := startServer(t)
+	var all []*stream.Peers
+	for range 3 {
+		all = append(all, join(t, dial(t, server), "x"))
+	}
+	waitCount(t, 3, all...)
+	now := time.Now()
+	sum := func(n int, at time.Time, of ...*stream.Peers) (sum int) {
+		for _, p := range of {
+			part := p.Part(n, at)
+			if part < n/3 || part > (n+1)/2 {
+				t.Errorf("a part of %d in %d", part, n)
+			}
+			sum += part
+		}
+		return sum
+	}
+	for _, n := range []int{1, 2, 3, 7, 100} {
+		if got := sum(n, now, all...); got != n {
+			t.Errorf("the parts of %d are %d", n, got)
+		}
+	}
+	if all[0].Settled(now) || !all[0].Settled(now.Add(time.Hour)) {
+		t.Error("a member is settled at once, or never")
+	}
+	all[0].Leave()
+	waitCount(t, 2, all[1:]...)
+	if got := sum(100, time.Now(), all[1:]...); got > 67 {
+		t.Errorf("the parts of those that stay were %d at once", got)
+	}
+	if got := sum(100, time.Now().Add(time.Minute), all[1:]...); got != 100 {
+		t.Errorf("the parts of those that stay are %d", got)
+	}
+	for _, p := range all[1:] {
+		p.Leave()
+	}
+}

@@ -6,8 +6,11 @@ const (
 	// CELFilterAnnotation on a Trigger is a CEL expression that is ANDed with the Trigger's filters. It serves clusters
 	// whose Trigger CRD is Knative's own and knows no cel field.
 	CELFilterAnnotation = "millrace.dev/cel-filter"
-	// MaxConcurrencyAnnotation on a Trigger bounds the deliveries in flight to its subscriber in one filter replica.
+	// MaxConcurrencyAnnotation on a Trigger bounds the deliveries in flight to its subscriber, over all filter replicas.
 	MaxConcurrencyAnnotation = "millrace.dev/max-concurrency"
+	// RateLimitAnnotation on a Trigger is how many requests its subscriber may get within any second: a whole number of at least 1. What is
+	// over it waits in the store.
+	RateLimitAnnotation = "millrace.dev/rate-limit"
 	// PausedAnnotation on a Trigger, when "true", keeps deliveries to its subscriber from beginning. Events that match wait in
 	// the store, and are delivered when the annotation is gone.
 	PausedAnnotation = "millrace.dev/paused"

@@ -35,7 +35,8 @@ func ValidateBroker(broker *Broker) field.ErrorList {
 func ValidateTrigger(trigger *Trigger) field.ErrorList {
 	spec := field.NewPath("spec")
 	errs := ValidateMeta(trigger.Name, trigger.Namespace)
-	errs = append(errs, validateMaxConcurrency(trigger.Annotations)...)
+	errs = append(errs, validateCount(trigger.Annotations, MaxConcurrencyAnnotation, `"16"`)...)
+	errs = append(errs, validateCount(trigger.Annotations, RateLimitAnnotation, `"50" for 50 events a second`)...)
 	errs = append(errs, validateBool(trigger.Annotations, PausedAnnotation)...)
 	errs = append(errs, validateBrokerName(&trigger.Spec, spec)...)
 	errs = append(errs, ValidateDestination(&trigger.Spec.Subscriber, spec.Child("subscriber"))...)
@@ -96,16 +97,15 @@ func validateBool(annotations map[string]string, key string) field.ErrorList {
 	return field.ErrorList{field.NotSupported(annotationPath(key), value, []string{"true", "false"})}
 }
 
-func validateMaxConcurrency(annotations map[string]string) field.ErrorList {
-	value, ok := annotations[MaxConcurrencyAnnotation]
+func validateCount(annotations map[string]string, key, example string) field.ErrorList {
+	value, ok := annotations[key]
 	if !ok {
 		return nil
 	}
 	if n, err := strconv.ParseInt(value, 10, 32); err == nil && n > 0 {
 		return nil
 	}
-	return field.ErrorList{field.Invalid(annotationPath(MaxConcurrencyAnnotation), value,
-		`must be a whole number of at least 1, in quotes, such as "16"`)}
+	return field.ErrorList{field.Invalid(annotationPath(key), value, "must be a whole number of at least 1, in quotes, such as "+example)}
 }
 
 func annotationPath(key string) *field.Path {
