@@ -14,6 +14,7 @@
 //
 //	GET    /stats                               counts of Brokers and Triggers
 //	GET    /journal/events?id=…                 what became of the events of an id
+//	GET    /replays, POST and DELETE below a Broker's /replays: replays of archived events
 //	GET    /journal/tail                        records of the journal as they come, one JSON object a line
 //
 // What takes a while (groups, redrive, purge) answers with a stream of [Line] values, one JSON object a line. Mistakes
@@ -37,6 +38,7 @@ import (
 	"sync"
 	"time"
 
+	"millrace.dev/internal/replay"
 	"millrace.dev/pkg/journal"
 	"millrace.dev/pkg/stream"
 	"millrace.dev/pkg/trigger"
@@ -101,7 +103,7 @@ type Trigger struct {
 	Filter *trigger.Filter
 }
 
-// Options are what a Handler works with. All but Guard, Journal, Counts, Logger and Now are required.
+// Options are what a Handler works with. All but Guard, Journal, Replays, Counts, Logger and Now are required.
 type Options struct {
 	Reader   Reader
 	Remover  Remover
@@ -110,6 +112,8 @@ type Options struct {
 	Guard Guard
 	// Journal is where records are read; nil if there is none.
 	Journal journal.Store
+	// Replays is where archives and replays are; nil if there are none.
+	Replays replay.Store
 	// Counts returns what this process has done for each Trigger in effect; nil if that is not known.
 	Counts func() []TriggerCounts
 	// Catalog returns what exists now. It is called often.
@@ -154,6 +158,7 @@ func New(o Options) *Handler {
 	h.handle("GET "+Prefix+"stats", readStats, h.getStats)
 	h.handle("GET "+Prefix+"journal/events", readJournal, h.getTrace)
 	h.handle("GET "+Prefix+"journal/tail", watchJournal, h.tailJournal)
+	h.handleReplays()
 	h.mux.HandleFunc(everythingElse, func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, problemf(http.StatusNotFound, "there is no %s %s", r.Method, r.URL.Path))
 	})

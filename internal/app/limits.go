@@ -73,6 +73,8 @@ func (d LimitDefaults) Resolve(o *eventingv1.Broker) (_ stream.Limits, eventByte
 		DuplicateWindow: own.DuplicateWindow,
 		ParkedMaxAge:    own.ParkedMaxAge,
 		ParkedMaxBytes:  own.ParkedMaxBytes,
+		ArchiveMaxAge:   own.ArchiveMaxAge,
+		ArchiveMaxBytes: own.ArchiveMaxBytes,
 	}
 	if own.MaxBytes > 0 {
 		l.MaxBytes = own.MaxBytes

@@ -159,7 +159,7 @@ func newBrokerModel(o *eventingv1.Broker, defaults LimitDefaults) *brokerModel {
 		limits:   limits,
 		object:   o,
 		ingress:  &broker.Broker{Names: n, Deduplicate: dedup, MaxEventBytes: eventBytes},
-		dispatch: &dispatch.Broker{Names: n, Held: map[string]bool{}},
+		dispatch: &dispatch.Broker{Names: n, Held: map[string]bool{}, Archive: limits.ArchiveMaxAge > 0},
 	}
 }
 

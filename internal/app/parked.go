@@ -5,6 +5,7 @@ import (
 
 	"millrace.dev/internal/adminapi"
 	"millrace.dev/internal/objects"
+	"millrace.dev/internal/replay"
 	"millrace.dev/pkg/dispatch"
 	"millrace.dev/pkg/stream"
 	"millrace.dev/pkg/trigger"
@@ -14,6 +15,7 @@ import (
 type parked struct {
 	*adminapi.Handler
 	catalog atomic.Pointer[adminapi.Catalog]
+	replays *replay.Worker
 }
 
 // newParked returns the API on a Publisher of its own, so that a redrive of many events does not fill the window of
@@ -21,8 +23,10 @@ type parked struct {
 func newParked(conn *stream.Conn, d *dispatch.Dispatcher, o *Options) *parked {
 	p := &parked{}
 	p.catalog.Store(&adminapi.Catalog{})
+	redriver := stream.NewPublisher(conn, 0)
 	options := adminapi.Options{
-		Reader: conn, Remover: conn, Redriver: stream.NewPublisher(conn, 0), Logger: o.Logger,
+		Replays: conn,
+		Reader:  conn, Remover: conn, Redriver: redriver, Logger: o.Logger,
 		Guard:   adminapi.Guard{Access: o.Access},
 		Counts:  func() []adminapi.TriggerCounts { return countTriggers(d) },
 		Catalog: func() adminapi.Catalog { return *p.catalog.Load() },
@@ -31,7 +35,18 @@ func newParked(conn *stream.Conn, d *dispatch.Dispatcher, o *Options) *parked {
 		options.Journal = conn
 	}
 	p.Handler = adminapi.New(options)
+	p.replays = &replay.Worker{Store: conn, Redriver: redriver, Find: p.find, Log: o.Logger}
 	return p
+}
+
+// find returns a Trigger of a Broker for replays.
+func (p *parked) find(broker, uid string) (replay.Target, bool) {
+	b := (*p.catalog.Load())[broker]
+	if b == nil {
+		return replay.Target{}, false
+	}
+	t, ok := b.Triggers[uid]
+	return replay.Target{Names: b.Names, Trigger: t.Name, TriggerUID: uid, Filter: t.Filter}, ok
 }
 
 func countTriggers(d *dispatch.Dispatcher) []adminapi.TriggerCounts {

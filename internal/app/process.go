@@ -273,6 +273,12 @@ func (p *process) run(ctx context.Context, source objects.Source) error {
 			return nil
 		})
 	}
+	if p.parked != nil {
+		g.Go(func() error {
+			p.parked.replays.Run(running)
+			return nil
+		})
+	}
 	if p.ingress != nil {
 		g.Go(p.ingress.server.run)
 	}

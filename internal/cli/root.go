@@ -41,7 +41,7 @@ func NewRoot(program string) *cobra.Command {
 		SilenceErrors: true, // Execute prints them
 		SilenceUsage:  true,
 	})
-	root.AddCommand(newDevCommand(), newDLQCommand(), newDisplayCommand(), newSendCommand(),
+	root.AddCommand(newDevCommand(), newDLQCommand(), newDisplayCommand(), newReplayCommand(), newSendCommand(),
 		newTailCommand(), newTopCommand(), newTriggerCommand(), newWhyCommand())
 	return root
 }

@@ -40,6 +40,8 @@ type Broker struct {
 	// Held are the UIDs of Triggers that exist but are not in effect, for example because their filter does not
 	// compile. Deliveries that wait for them stay in the store.
 	Held map[string]bool
+	// Archive has a copy of each event stored in the archive before the event is settled.
+	Archive bool
 }
 
 // Trigger is one Trigger in effect. It is immutable.

@@ -49,7 +49,8 @@ type view struct {
 	byKey map[string]*route
 	held  map[string]bool // by key
 	// shared are the routes with limits that the processes divide.
-	shared []*route
+	shared  []*route
+	archive bool
 }
 
 // runner serves one Broker.
@@ -105,7 +106,7 @@ func newRunner(o Options, n *stream.Names) *runner {
 func (r *runner) apply(b *Broker) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	v := &view{byKey: make(map[string]*route, 2*len(b.Triggers)), held: make(map[string]bool, 2*len(b.Held))}
+	v := &view{archive: b.Archive, byKey: make(map[string]*route, 2*len(b.Triggers)), held: make(map[string]bool, 2*len(b.Held))}
 	lanes, counts := make(map[string]*lane, 2*len(b.Triggers)), make(map[string]*counters, len(b.Triggers))
 	now := time.Now()
 	entries := make([]trigger.Entry[*route], 0, len(b.Triggers))
@@ -242,12 +243,18 @@ func (r *runner) onEvent(d *stream.Delivery) {
 	if r.opts.Recorder != nil {
 		r.tellMatch(d, failed.CEL+failed.CESQL)
 	}
-	if len(r.matches) == 0 {
+	parts := len(r.matches)
+	if parts == 0 {
 		r.unmatched.Add(1)
+	}
+	if v.archive {
+		parts++
+	}
+	if parts == 0 {
 		d.Ack()
 		return
 	}
-	s := newSettlement(r.base, d, len(r.matches), r.opts.budgets.events)
+	s := newSettlement(r.base, d, parts, r.opts.budgets.events)
 	if s == nil {
 		return
 	}
@@ -256,11 +263,27 @@ func (r *runner) onEvent(d *stream.Delivery) {
 		r.flow.begin(now)
 	}
 	s.after = func() { r.unsettled.Add(-1) }
+	if v.archive {
+		go r.archive(d, s)
+	}
 	origin := "e" + formatSequence(d.Sequence())
 	for _, t := range r.matches {
 		t.counts.matched.Add(1)
 		r.flow.offered(t.lane, now)
 		r.offer(job{to: t, event: d.Event, origin: origin, settle: s, taken: now, pins: true}, now)
+	}
+}
+
+// archive stores a copy of the event and settles that part of it.
+func (r *runner) archive(d *stream.Delivery, s *settlement) {
+	err := insist(r.base, func(ctx context.Context) error {
+		return r.opts.Publisher.Archive(ctx, r.names, d)
+	}, func(err error, pause time.Duration) bool {
+		r.log.Warn("cannot archive an event, trying again", slog.Duration("retry_in", pause), slog.Any("error", err))
+		return true
+	})
+	if err == nil {
+		s.done()
 	}
 }
 

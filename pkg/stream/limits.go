@@ -46,6 +46,10 @@ type Limits struct {
 	ParkedMaxAge time.Duration
 	// ParkedMaxBytes of given-up deliveries; the oldest are dropped beyond it. Default a tenth of MaxBytes, at least 16 MiB.
 	ParkedMaxBytes int64
+	// ArchiveMaxAge is how long copies of accepted events are kept. 0 for no archive.
+	ArchiveMaxAge time.Duration
+	// ArchiveMaxBytes of copies; the oldest are dropped beyond it. Default MaxBytes.
+	ArchiveMaxBytes int64
 }
 
 // StoredBytes is the most that an event with the given number of bytes of data takes in the store.
@@ -62,6 +66,7 @@ func (l Limits) WithDefaults() Limits {
 	setDefault(&l.DuplicateWindow, 2*time.Minute)
 	setDefault(&l.ParkedMaxAge, 7*24*time.Hour)
 	setDefault(&l.ParkedMaxBytes, max(l.MaxBytes/10, minParkedBytes))
+	setDefault(&l.ArchiveMaxBytes, l.MaxBytes)
 	return l
 }
 
@@ -225,7 +230,7 @@ func passing(api *jetstream.APIError) bool {
 	}
 }
 
-// streamConfigs are the three streams of a Broker. Accepted and retried events are a work queue that refuses new events
+// streamConfigs are the streams of a Broker, the archive among them if it is to have one. Accepted and retried events are a work queue that refuses new events
 // when it is full and never forgets old ones, which is why it has no maximum age; the parking stream forgets the oldest.
 func streamConfigs(n *Names, l Limits) []jetstream.StreamConfig {
 	base := jetstream.StreamConfig{
@@ -256,5 +261,13 @@ func streamConfigs(n *Names, l Limits) []jetstream.StreamConfig {
 	parked.MaxBytes, parked.MaxAge = l.ParkedMaxBytes, l.ParkedMaxAge
 	parked.Duplicates = min(l.DuplicateWindow, l.ParkedMaxAge) // JetStream wants it so
 	parked.MaxMsgSize = retries.MaxMsgSize
-	return []jetstream.StreamConfig{events, retries, parked}
+	if l.ArchiveMaxAge == 0 {
+		return []jetstream.StreamConfig{events, retries, parked}
+	}
+	archive := derive(n.Archive, n.ArchiveSubject)
+	archive.Retention, archive.Discard = jetstream.LimitsPolicy, jetstream.DiscardOld
+	archive.MaxBytes, archive.MaxAge = l.ArchiveMaxBytes, l.ArchiveMaxAge
+	archive.Duplicates = min(l.DuplicateWindow, l.ArchiveMaxAge)
+	archive.MaxMsgSize = retries.MaxMsgSize
+	return []jetstream.StreamConfig{events, retries, parked, archive}
 }

@@ -24,6 +24,8 @@ type Names struct {
 	// Parked is the stream of deliveries that were given up without a dead letter sink; each Trigger has the subject
 	// ParkedPrefix + its UID there.
 	Parked, ParkedPrefix string
+	// Archive is the stream of copies of accepted events, where a Broker has one, and ArchiveSubject the one subject in it.
+	Archive, ArchiveSubject string
 }
 
 // NewNames derives the names of the Broker namespace/name with the given UID.
@@ -40,6 +42,7 @@ func NewNames(namespace, name, uid string) *Names {
 		Events: base, EventSubject: "millrace.events." + subject,
 		Retries: base + "_retries", RetryPrefix: "millrace.retries." + subject + ".",
 		Parked: base + "_parked", ParkedPrefix: "millrace.parked." + subject + ".",
+		Archive: base + "_archive", ArchiveSubject: "millrace.archive." + subject,
 	}
 }
 

@@ -17,9 +17,9 @@ import (
 // holds across restarts and for several processes; [Conn.Ensure] takes the mark away. What cannot be deleted is reported
 // in the error, and tried again by the next call.
 func (c *Conn) Sweep(ctx context.Context, keep []*Names, grace time.Duration) (deleted []string, err error) {
-	wanted := make(map[string]bool, 3*len(keep))
+	wanted := make(map[string]bool, 4*len(keep))
 	for _, n := range keep {
-		wanted[n.Events], wanted[n.Retries], wanted[n.Parked] = true, true, true
+		wanted[n.Events], wanted[n.Retries], wanted[n.Parked], wanted[n.Archive] = true, true, true, true
 	}
 	unwanted, err := c.unwanted(ctx, wanted)
 	if err != nil {
@@ -60,7 +60,7 @@ func ours(config jetstream.StreamConfig) bool {
 		return false
 	}
 	n := NewNames(m[namespaceKey], m[nameKey], m[uidKey])
-	return config.Name == n.Events || config.Name == n.Retries || config.Name == n.Parked
+	return config.Name == n.Events || config.Name == n.Retries || config.Name == n.Parked || config.Name == n.Archive
 }
 
 // sweepStream marks the stream, or deletes it if it has been marked for long enough.

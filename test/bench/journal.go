@@ -9,9 +9,26 @@ import (
 	"millrace.dev/test/bench/rig"
 )
 
-// journal compares two sets of programs that differ in one flag. They take turns, so the one that is left alone costs next to
-// nothing.
-func (b *bench) journal(ctx context.Context) (err error) {
+// journal compares sets of programs with and without a journal.
+func (b *bench) journal(ctx context.Context) error {
+	return b.compare(ctx, "a journal", report.AtLeast(0.98), func(kept bool) ([]string, string) {
+		return []string{fmt.Sprintf("--journal=%t", kept)}, ""
+	})
+}
+
+// archive compares Brokers with and without an archive.
+func (b *bench) archive(ctx context.Context) error {
+	return b.compare(ctx, "an archive", nil, func(kept bool) ([]string, string) {
+		if kept {
+			return nil, "millrace.dev/archive: PT1H"
+		}
+		return nil, ""
+	})
+}
+
+// compare compares two sets of programs that differ in whether they have something, which is given to them by arguments and the Broker's
+// annotations. They take turns, so the one that is left alone costs next to nothing.
+func (b *bench) compare(ctx context.Context, what string, goal *report.Goal, give func(bool) (args []string, annotations string)) (err error) {
 	var targets []*target
 	var rigs []*rig.Rig
 	defer func() {
@@ -28,9 +45,10 @@ func (b *bench) journal(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
+		args, annotations := give(kept)
 		r, err := b.start(ctx, rig.Options{
-			Ingresses: 1, Filters: 1, Args: []string{fmt.Sprintf("--journal=%t", kept)},
-			Manifests: []string{brokerManifest(name, ""), triggerManifest(name, name, t.sink.URL(0), "")},
+			Ingresses: 1, Filters: 1, Args: args,
+			Manifests: []string{brokerManifest(name, annotations), triggerManifest(name, name, t.sink.URL(0), "")},
 		})
 		if err != nil {
 			return err
@@ -43,7 +61,7 @@ func (b *bench) journal(ctx context.Context) (err error) {
 		return err
 	}
 	with, without := targets[0], targets[1]
-	b.addRatio(with, without, "rate with a journal to the rate without", report.AtLeast(0.98))
+	b.addRatio(with, without, "rate with "+what+" to the rate without", goal)
 	samples := make([]float64, len(with.slices))
 	for i, s := range with.slices {
 		samples[i] = s.brokerCPU() / without.slices[i].brokerCPU()

@@ -30,6 +30,12 @@ const (
 	// DuplicateWindowAnnotation on a Broker is how long the store remembers the identity of an event, for deduplication
 	// and so that what a crash interrupted is not stored twice: an ISO 8601 duration of PT30S to PT24H.
 	DuplicateWindowAnnotation = "millrace.dev/duplicate-window"
+	// ArchiveAnnotation on a Broker is how long a copy of each accepted event is kept, for replays: an ISO 8601 duration of PT1M to
+	// P365D. Without it none is kept.
+	ArchiveAnnotation = "millrace.dev/archive"
+	// ArchiveMaxBytesAnnotation on a Broker bounds the bytes of these copies; the oldest are dropped beyond it. It is a quantity of at
+	// least 16Mi. Default: what MaxBytesAnnotation says.
+	ArchiveMaxBytesAnnotation = "millrace.dev/archive-max-bytes"
 	// ReplicasAnnotation on a Broker is how many NATS servers keep a copy of its events: 1, 3 or 5.
 	ReplicasAnnotation = "millrace.dev/replicas"
 )
@@ -61,6 +67,9 @@ type BrokerLimits struct {
 	// ParkedMaxAge and ParkedMaxBytes bound the given-up deliveries.
 	ParkedMaxAge   time.Duration
 	ParkedMaxBytes int64
+	// ArchiveMaxAge and ArchiveMaxBytes bound the copies of accepted events.
+	ArchiveMaxAge   time.Duration
+	ArchiveMaxBytes int64
 	// DuplicateWindow is how long the identity of an event is remembered.
 	DuplicateWindow time.Duration
 	// Replicas is the number of copies.
@@ -77,6 +86,8 @@ func (b *Broker) Limits() (BrokerLimits, field.ErrorList) {
 		MaxEventBytes:   int(r.quantity(MaxEventBytesAnnotation, MinEventBytes, MaxEventBytes)),
 		ParkedMaxAge:    r.duration(ParkedMaxAgeAnnotation, MinParkedAge, MaxParkedAge),
 		ParkedMaxBytes:  r.quantity(ParkedMaxBytesAnnotation, MinStoreBytes, 0),
+		ArchiveMaxAge:   r.duration(ArchiveAnnotation, MinParkedAge, MaxParkedAge),
+		ArchiveMaxBytes: r.quantity(ArchiveMaxBytesAnnotation, MinStoreBytes, 0),
 		DuplicateWindow: r.duration(DuplicateWindowAnnotation, MinDuplicateWindow, MaxDuplicateWindow),
 		Replicas:        r.replicas(ReplicasAnnotation),
 	}
