@@ -389,15 +389,19 @@ func referenceOf(r *journal.Record) Reference {
 	return Reference{ID: r.Cause, Source: r.Peer, Trigger: r.Trigger, At: r.Time, Dropped: r.Fate == journal.Dropped}
 }
 
-// absentAttempt is the number of the first attempt that must have been made before one that there is; 0 if there is none. They count from
-// 1 at the subscriber, at the dead letter sink, and again after a redrive.
+// absentAttempt is the number of an attempt that must have been made before one that there is; 0 if there is none. They count from 1 at
+// the subscriber, at the dead letter sink, again after a redrive, and for each of several copies of an event.
 func absentAttempt(attempts []AttemptTrace) int {
-	last := map[bool]int{}
+	type of struct {
+		sink   bool
+		number int
+	}
+	made := map[of]bool{}
 	for _, a := range attempts {
-		if before := last[a.DeadLetter]; a.Number > before+1 {
-			return before + 1
+		if before := a.Number - 1; before > 0 && !made[of{a.DeadLetter, before}] {
+			return before
 		}
-		last[a.DeadLetter] = a.Number
+		made[of{a.DeadLetter, a.Number}] = true
 	}
 	return 0
 }

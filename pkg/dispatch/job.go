@@ -282,10 +282,14 @@ func (r *runner) tellAttempt(j *job, result delivery.Result, d delivery.Decision
 	if r.opts.Recorder == nil {
 		return
 	}
+	answer := ""
+	if d.Action != delivery.Done {
+		answer = string(result.Body)
+	}
 	r.opts.Recorder.Attempted(observe.Attempt{
 		Trigger: j.to.seen, Event: j.event, Origin: j.origin, Again: j.settle.delivery.Deliveries() > 1, DeadLetter: j.to.sink == nil, Number: j.progress.Attempt,
 		At: begun, Took: result.Duration, Destination: j.to.address, Status: result.Status,
-		Reason: result.Reason().String(), Err: result.Err, Action: d.Action.String(), Delay: d.Delay,
+		Reason: result.Reason().String(), Err: result.Err, Answer: answer, Action: d.Action.String(), Delay: d.Delay,
 	})
 }
 

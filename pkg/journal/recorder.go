@@ -58,7 +58,7 @@ func (w *Writer) Attempted(a observe.Attempt) {
 	r := recordOf(Attempted, a.Trigger.Broker, a.Event, a.At.Add(a.Took))
 	r.Trigger, r.DeadLetter, r.Attempt, r.Status, r.Reason, r.Duration = a.Trigger.Key, a.DeadLetter, a.Number, a.Status, a.Reason, a.Took
 	r.Peer, r.Again = w.opts.Name, a.Again
-	if a.Err != nil {
+	if r.Cause = a.Answer; a.Err != nil {
 		r.Cause = a.Err.Error()
 	}
 	switch {

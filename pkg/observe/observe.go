@@ -98,6 +98,8 @@ type Attempt struct {
 	Reason string
 	// Err says more about it; it may be nil.
 	Err error
+	// Answer is the beginning of the body of an answer that is no success.
+	Answer string
 	// Action is what follows: done, retry, give_up or leave. Delay is the pause before the next attempt.
 	Action string
 	Delay  time.Duration
