@@ -190,7 +190,7 @@ func (r *topReport) write(w io.Writer, style terminal.Style, live bool) error {
 	_ = t.Flush() // it goes to memory
 	fmt.Fprintln(&b)
 	t = newTable(&b)
-	row(t, "TRIGGER", "BROKER", "MATCHED/S", "OK/S", "FAILED/S", "BACKLOG", "ACTIVE", "PARKED", "STATE")
+	row(t, "TRIGGER", "BROKER", "MATCHED/S", "OK/S", "FAILED/S", "BACKLOG", "ACTIVE", "EVER PARKED", "STATE")
 	for _, x := range r.Triggers {
 		row(t, x.Trigger, x.Broker, perSecond(x.MatchedRate), perSecond(x.DeliveredRate), perSecond(x.FailedRate), count(x.Waiting),
 			fmt.Sprintf("%d of %d", x.Active, x.Width), count(x.Parked), x.state())
