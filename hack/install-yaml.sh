@@ -15,7 +15,7 @@ overlay=$(mktemp -d "$root/config/.install-XXXXXX")
 trap 'rm -rf "$overlay"' EXIT
 {
   printf 'apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n- ../default\nimages:\n'
-  for program in broker-controller broker-ingress broker-filter; do
+  for program in broker-controller broker-ingress broker-filter broker-source; do
     printf -- '- name: %s\n  newName: %s/%s\n  newTag: "%s"\n' "$program" "$prefix" "$program" "$tag"
   done
 } >"$overlay/kustomization.yaml"

@@ -1,5 +1,5 @@
-// Command broker-controller makes the streams of Brokers, resolves where events go, and reports in the status of Brokers
-// and Triggers.
+// Command broker-controller makes the streams of Brokers, resolves where events go, and reports in the status of Brokers,
+// Triggers and sources.
 package main
 
 import (
@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	_ "time/tzdata" // CEL filters may name time zones, and images have no zone database
 
 	"github.com/spf13/cobra"
@@ -29,9 +30,14 @@ func newCommand() *cobra.Command {
 		f.BindNATS(fs)
 		fs.StringVar(&o.Namespace, "namespace", "", "namespace that this program and the ingress run in")
 		fs.StringVar(&o.ClusterDomain, "cluster-domain", controller.DefaultClusterDomain, "domain of the cluster's Services")
+		fs.BoolFunc("sources", "report on sources, whose CRDs must be there (default true)", func(text string) error {
+			on, err := strconv.ParseBool(text)
+			o.NoSources = !on
+			return err
+		})
 		fs.StringVar(&o.IngressService, "ingress-service", controller.DefaultIngressService, "Service of the ingress in --namespace")
 	}
-	return cmdline.NewCommand("broker-controller", "Make Brokers' streams and report on Brokers and Triggers in a cluster.", bind,
+	return cmdline.NewCommand("broker-controller", "Make Brokers' streams and report on Brokers, Triggers and sources in a cluster.", bind,
 		func(ctx context.Context, f *cmdline.Flags) error { return run(ctx, f, o) })
 }
 

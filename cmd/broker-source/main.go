@@ -9,6 +9,7 @@ import (
 
 	"millrace.dev/internal/app"
 	"millrace.dev/internal/cmdline"
+	"millrace.dev/internal/objects/kube"
 )
 
 func main() {
@@ -19,6 +20,6 @@ func main() {
 			f.BindSubscribers(fs)
 			f.BindSources(fs)
 		},
-		Run: app.RunSources,
+		Run: app.RunSources, Cluster: kube.OpenSources,
 	})))
 }

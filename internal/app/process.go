@@ -41,7 +41,7 @@ type Options struct {
 	Profiles bool
 	// Manifests are the files and folders with Brokers and Triggers.
 	Manifests []string
-	// Cluster, if set, is where Brokers and Triggers come from in place of Manifests. A controller there makes their
+	// Cluster, if set, is where objects come from in place of Manifests. A controller there makes their
 	// streams, so the process only looks whether they are there.
 	Cluster objects.Source
 	// Services gives URLs to Services that Triggers refer to, by namespace/name, where no cluster can resolve them.
@@ -191,7 +191,9 @@ func newProcess(ctx context.Context, o Options, with parts) (_ *process, err err
 		p.parked = newParked(p.conn, p.filter.dispatcher, &o)
 	}
 	if with.sources != nil {
-		p.sources = newSourceRunner(ctx, p.conn, &o)
+		if p.sources, err = newSourceRunner(ctx, p.conn, &o); err != nil {
+			return nil, err
+		}
 	}
 	return p, p.openAdmin(ctx)
 }

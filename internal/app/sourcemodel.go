@@ -23,6 +23,7 @@ import (
 	sourcesv1 "millrace.dev/api/sources/v1"
 	sourcesv1alpha1 "millrace.dev/api/sources/v1alpha1"
 	"millrace.dev/internal/objects"
+	"millrace.dev/internal/resolve"
 	"millrace.dev/pkg/delivery"
 	"millrace.dev/pkg/event"
 	"millrace.dev/pkg/source"
@@ -42,6 +43,8 @@ type sourceModel struct {
 	kind, key, uid string
 	// fingerprint changes with everything that the source must be started anew for.
 	fingerprint [sha256.Size]byte
+	// state is what the controller knows this version by, see [resolve.SourceState].
+	state string
 	// reason and message are empty if the source is to run.
 	reason, message string
 
@@ -89,6 +92,7 @@ func (b *builder) newSources(set *objects.Set, brokers map[string]*brokerModel) 
 func (b *builder) newSourceModel(o sourcesv1.Source, set *objects.Set, brokers map[string]*brokerModel) (*sourceModel, []objects.Problem) {
 	m := &sourceModel{
 		kind: o.SourceKind(), key: o.GetNamespace() + "/" + o.GetName(), uid: string(o.GetUID()), namespace: o.GetNamespace(),
+		state: resolve.SourceState(o),
 	}
 	fail := func(reason, message string) (*sourceModel, []objects.Problem) {
 		m.reason, m.message = reason, message
@@ -114,7 +118,7 @@ func (b *builder) newSourceModel(o sourcesv1.Source, set *objects.Set, brokers m
 	}
 	policy, errs := sourcePolicy(o)
 	if len(errs) > 0 {
-		m.reason, m.message = reasonInvalidDelivery, errs.ToAggregate().Error()
+		_, _ = fail(reasonInvalidDelivery, errs.ToAggregate().Error())
 		return m, set.Explain(objects.Key{Kind: m.kind, Namespace: o.GetNamespace(), Name: o.GetName()}, errs)
 	}
 	m.policy, m.drop = policy, o.GetAnnotations()[sourcesv1.UndeliverableAnnotation] == "drop"

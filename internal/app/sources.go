@@ -3,16 +3,24 @@ package app
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
+	"math"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	sourcesv1 "millrace.dev/api/sources/v1"
+	"millrace.dev/internal/resolve"
 	"millrace.dev/pkg/delivery"
 	"millrace.dev/pkg/observe"
 	"millrace.dev/pkg/source"
+	"millrace.dev/pkg/source/kafka"
 	"millrace.dev/pkg/stream"
 )
 
@@ -28,6 +36,7 @@ type sources struct {
 	instance string
 	tracer   observe.Tracer // nil for none
 	log      *slog.Logger
+	peers    *stream.Peers // nil outside a cluster
 
 	mu      sync.Mutex
 	loaded  bool
@@ -43,13 +52,24 @@ type runningSource struct {
 }
 
 // newSourceRunner returns what runs sources. Their events are stored through a Publisher of their own, so that they do not
-// fill the window of what producers post.
-func newSourceRunner(ctx context.Context, conn *stream.Conn, o *Options) *sources {
+// fill the window of what producers post. In a cluster the controller is told how they are.
+func newSourceRunner(ctx context.Context, conn *stream.Conn, o *Options) (*sources, error) {
 	options := deliveryOptions(ctx, o)
-	return &sources{
+	s := &sources{
 		store: stream.NewPublisher(conn, 0), sender: delivery.NewSender(options), dialer: delivery.NewDialer(options),
 		instance: o.Instance, tracer: o.tracer, log: o.Logger, running: map[string]*runningSource{},
 	}
+	if o.Cluster == nil {
+		return s, nil
+	}
+	var err error
+	if s.peers, err = conn.Join(stream.SourceGroup); err == nil {
+		err = s.peers.Report(s.report)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the sources: %w", err)
+	}
+	return s, nil
 }
 
 // apply starts what is new, stops what is gone, and restarts what has changed.
@@ -61,15 +81,14 @@ func (s *sources) apply(m *model) {
 	for _, sm := range m.sources {
 		old := s.running[sm.uid]
 		if old != nil && old.model.fingerprint == sm.fingerprint {
-			next[sm.uid] = old
+			next[sm.uid] = &runningSource{model: sm, source: old.source, cancel: old.cancel, done: old.done}
+			delete(s.running, sm.uid)
 			continue
 		}
 		next[sm.uid] = s.start(sm, old)
 	}
-	for uid, old := range s.running {
-		if next[uid] != old {
-			old.cancel()
-		}
+	for _, old := range s.running {
+		old.cancel()
 	}
 	s.running = next
 }
@@ -120,27 +139,55 @@ type sourceState struct {
 	source.Status
 }
 
+func (r *runningSource) state() sourceState {
+	state := sourceState{kind: r.model.kind, key: r.model.key, Status: source.Status{Reason: r.model.reason, Message: r.model.message}}
+	if r.source != nil {
+		state.Status, state.target = r.source.Status(), r.model.sink.String()
+	}
+	return state
+}
+
 // states returns how all sources are, in order of their names.
 func (s *sources) states() []sourceState {
 	s.mu.Lock()
-	running := make([]*runningSource, 0, len(s.running))
-	for _, r := range s.running {
-		running = append(running, r)
-	}
+	running := slices.Collect(maps.Values(s.running))
 	s.mu.Unlock()
 	states := make([]sourceState, 0, len(running))
 	for _, r := range running {
-		state := sourceState{kind: r.model.kind, key: r.model.key, Status: source.Status{Reason: r.model.reason, Message: r.model.message}}
-		if r.source != nil {
-			state.Status, state.target = r.source.Status(), r.model.sink.String()
-		}
-		states = append(states, state)
+		states = append(states, r.state())
 	}
 	slices.SortFunc(states, func(x, y sourceState) int {
 		return cmp.Or(cmp.Compare(x.key, y.key), cmp.Compare(x.kind, y.kind))
 	})
 	return states
 }
+
+// maxReportText is how many bytes of a message or an error are reported.
+const maxReportText = 1024
+
+// report says how the source with a UID is, as the controller wants to know it; nil if it is not there.
+func (s *sources) report(uid string) []byte {
+	s.mu.Lock()
+	r := s.running[uid]
+	s.mu.Unlock()
+	if r == nil {
+		return nil
+	}
+	state := r.state()
+	text, _ := json.Marshal(resolve.Report{ // none of it can fail
+		State: r.model.state, Ready: state.Ready, Reason: state.Reason, Message: cut(state.Message), Transient: transient(state.Reason),
+		Assigned: int32(min(state.Assigned, math.MaxInt32)), Lag: state.Lag, OldestSeconds: int64(state.Oldest.Seconds()),
+		Waiting: state.Outlet.Waiting, LastError: cut(state.Outlet.LastError), LastErrorTime: state.Outlet.LastErrorAt,
+	})
+	return text
+}
+
+// transient says whether a reason for not being ready is likely to pass by itself within seconds.
+func transient(reason string) bool {
+	return slices.Contains([]string{source.ReasonConnecting, source.ReasonStopped, kafka.ReasonRebalancing, sourcesv1.ReasonNotResolvedYet}, reason)
+}
+
+func cut(text string) string { return strings.ToValidUTF8(text[:min(len(text), maxReportText)], "") }
 
 // ready is nil if the sources are known. That one of them cannot work takes no process out of service.
 func (s *sources) ready() error {
@@ -200,6 +247,9 @@ func (s *sources) logState(state sourceState) {
 
 // stop ends all sources and waits for them, for as long as ctx allows.
 func (s *sources) stop(ctx context.Context) error {
+	if s.peers != nil {
+		s.peers.Leave()
+	}
 	s.mu.Lock()
 	running := s.running
 	s.running = map[string]*runningSource{}

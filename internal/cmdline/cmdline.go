@@ -202,7 +202,7 @@ type Server struct {
 	// Bind adds flags to those that every program has.
 	Bind func(*Flags, *pflag.FlagSet)
 	Run  func(context.Context, app.Options) error
-	// Cluster opens the cluster as the source of Brokers and Triggers; nil for a program that takes them from manifests alone.
+	// Cluster opens the cluster as the source of objects.
 	Cluster func(*slog.Logger) (objects.Source, error)
 	// Access opens the cluster as what decides who is served by the admin port; nil for a program that has nothing to keep.
 	Access func() (adminapi.Access, error)
@@ -213,9 +213,7 @@ func NewServer(s Server) *cobra.Command {
 	var kubernetes bool
 	bind := func(f *Flags, fs *pflag.FlagSet) {
 		f.BindProcess(fs)
-		if s.Cluster != nil {
-			fs.BoolVar(&kubernetes, "kubernetes", false, "take Brokers and Triggers from the cluster this runs in, or that of KUBECONFIG, instead of manifests")
-		}
+		fs.BoolVar(&kubernetes, "kubernetes", false, "take objects from the cluster this runs in, or that of KUBECONFIG, instead of manifests")
 		s.Bind(f, fs)
 	}
 	return NewCommand(s.Use, s.Short, bind, func(ctx context.Context, f *Flags) (err error) {
@@ -232,8 +230,6 @@ func NewServer(s Server) *cobra.Command {
 			if f.Access, err = s.Access(); err != nil {
 				return err
 			}
-		case len(f.Manifests) == 0 && s.Cluster == nil:
-			return fmt.Errorf("no manifests: give a file or folder with --filename or %s", EnvName("filename"))
 		case len(f.Manifests) == 0:
 			return fmt.Errorf("no manifests: give a file or folder with --filename or %s, or --kubernetes in a cluster", EnvName("filename"))
 		}

@@ -1,7 +1,7 @@
-// Package controller is the control plane: it makes the streams of Brokers of class Millrace, resolves where their events
-// and those of their Triggers go, and writes all of that into status, which is what the data plane reads.
+// Package controller is the control plane: it makes the streams of Brokers of class Millrace, resolves where their events,
+// those of their Triggers and those of sources go, and writes all of that into status, which is what the data plane reads.
 //
-// It keeps no state of its own and sets no finalizers: deleting a Broker or Trigger never waits for it.
+// It keeps no state of its own and sets no finalizers: deleting an object never waits for it.
 package controller
 
 import (
@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -24,6 +25,8 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	eventingv1 "millrace.dev/api/eventing/v1"
+	sourcesv1 "millrace.dev/api/sources/v1"
+	sourcesv1alpha1 "millrace.dev/api/sources/v1alpha1"
 	"millrace.dev/internal/loglevel"
 	"millrace.dev/pkg/stream"
 	"millrace.dev/pkg/trigger"
@@ -59,6 +62,8 @@ type Options struct {
 	// SweepGrace, if not 0, has streams deleted, with the events in them, whose Broker has been gone for so long. It must be
 	// 0 if clusters share a NATS account: each would take the others' streams for left over.
 	SweepGrace time.Duration
+	// NoSources leaves sources to others. Without it kinds of sources whose CRD is not there are waited for.
+	NoSources bool
 	// Logger; default slog.Default().
 	Logger *slog.Logger
 }
@@ -91,12 +96,14 @@ func Run(ctx context.Context, o Options) error {
 		return fmt.Errorf("set up the controller: %w", err)
 	}
 	defer conn.Close()
-	filters, err := conn.Observe(stream.FilterGroup)
-	if err != nil {
-		return fmt.Errorf("set up the controller: %w", err)
+	var observed observers
+	for group, observer := range map[string]**stream.Observer{stream.FilterGroup: &observed.filters, stream.SourceGroup: &observed.sources} {
+		if *observer, err = conn.Observe(group); err != nil {
+			return fmt.Errorf("set up the controller: %w", err)
+		}
+		defer (*observer).Close()
 	}
-	defer filters.Close()
-	if err := setUp(ctx, manager, conn, filters, o); err != nil {
+	if err := setUp(ctx, manager, conn, observed, o); err != nil {
 		return fmt.Errorf("set up the controller: %w", err)
 	}
 	if err := manager.Start(ctx); err != nil {
@@ -105,9 +112,14 @@ func Run(ctx context.Context, o Options) error {
 	return nil
 }
 
+// observers know the processes of the data plane that are asked what they serve.
+type observers struct{ filters, sources *stream.Observer }
+
 func newManager(o Options) (ctrl.Manager, error) {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, eventingv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{
+		clientgoscheme.AddToScheme, eventingv1.AddToScheme, sourcesv1.AddToScheme, sourcesv1alpha1.AddToScheme,
+	} {
 		if err := add(scheme); err != nil {
 			return nil, err
 		}
@@ -141,13 +153,13 @@ func newManager(o Options) (ctrl.Manager, error) {
 	return m, nil
 }
 
-// readiness answers 200 once the controller knows all Brokers and Triggers.
+// readiness answers 200 once the controller knows all Brokers, Triggers and sources.
 func readiness(c cache.Cache) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), 500*time.Millisecond)
 		defer cancel()
 		if !c.WaitForCacheSync(ctx) {
-			http.Error(w, "brokers and triggers are not loaded yet", http.StatusServiceUnavailable)
+			http.Error(w, "brokers, triggers and sources are not loaded yet", http.StatusServiceUnavailable)
 			return
 		}
 		_, _ = w.Write([]byte("ok\n"))
@@ -155,12 +167,25 @@ func readiness(c cache.Cache) http.HandlerFunc {
 }
 
 // setUp puts the parts together.
-func setUp(ctx context.Context, m ctrl.Manager, conn *stream.Conn, filters *stream.Observer, o Options) error {
+func setUp(ctx context.Context, m ctrl.Manager, conn *stream.Conn, observed observers, o Options) error {
 	compiler, err := trigger.NewCompiler()
 	if err != nil {
 		return err
 	}
-	if err := indexReferences(ctx, m.GetFieldIndexer()); err != nil {
+	var served []sourceKind
+	if !o.NoSources {
+		var missing []schema.GroupVersionKind
+		if served, missing, err = servedSources(m); err != nil {
+			return err
+		}
+		if len(missing) > 0 {
+			o.Logger.InfoContext(ctx, "the cluster does not know all kinds of sources; looking for their CRDs", slog.Any("missing", missing))
+			if err := m.Add(&crdWait{mapper: m.GetRESTMapper(), kinds: missing}); err != nil {
+				return err
+			}
+		}
+	}
+	if err := indexReferences(ctx, m.GetFieldIndexer(), served); err != nil {
 		return err
 	}
 	objects := newObjects(m)
@@ -175,8 +200,12 @@ func setUp(ctx context.Context, m ctrl.Manager, conn *stream.Conn, filters *stre
 		reconciler: common, conn: conn, limits: o.Limits,
 		ingress: "http://" + o.IngressService + "." + o.Namespace + "." + common.services,
 	}
-	t := &triggers{reconciler: common, compiler: compiler, filters: filters}
-	for _, add := range []func(ctrl.Manager) error{b.setUp, t.setUp} {
+	t := &triggers{reconciler: common, compiler: compiler, filters: observed.filters}
+	setUps := []func(ctrl.Manager) error{b.setUp, t.setUp}
+	for _, kind := range served {
+		setUps = append(setUps, (&sources{reconciler: common, kind: kind, processes: observed.sources}).setUp)
+	}
+	for _, add := range setUps {
 		if err := add(m); err != nil {
 			return err
 		}

@@ -2,13 +2,20 @@ package controller
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
+	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/openapi3"
 	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 
 	eventingv1 "millrace.dev/api/eventing/v1"
 )
@@ -35,6 +42,54 @@ func (c *crdCheck) Start(ctx context.Context) error {
 			slog.String("annotation", eventingv1.CELFilterAnnotation))
 	}
 	return nil
+}
+
+// servedSources returns the kinds of sources that the API server knows, and those that it does not.
+func servedSources(m ctrl.Manager) (served []sourceKind, missing []schema.GroupVersionKind, err error) {
+	for _, kind := range sourceKinds() {
+		gvk, err := apiutil.GVKForObject(kind.object(), m.GetScheme())
+		if err != nil {
+			return nil, nil, err
+		}
+		switch _, err := m.GetRESTMapper().RESTMapping(gvk.GroupKind(), gvk.Version); {
+		case err == nil:
+			served = append(served, kind)
+		case meta.IsNoMatchError(err):
+			missing = append(missing, gvk)
+		default:
+			return nil, nil, fmt.Errorf("look for kind %s: %w", gvk.Kind, err)
+		}
+	}
+	return served, missing, nil
+}
+
+// crdWait ends the controller, to be started anew, when the API server knows a kind of source that it did not.
+type crdWait struct {
+	mapper meta.RESTMapper
+	kinds  []schema.GroupVersionKind
+}
+
+var errNewKind = errors.New("starting anew to serve a kind of source that the cluster has learned")
+
+// NeedLeaderElection says that replicas which stand by wait, too.
+func (*crdWait) NeedLeaderElection() bool { return false }
+
+// Start waits until ctx ends, or for one of the kinds.
+func (w *crdWait) Start(ctx context.Context) error {
+	tick := time.NewTicker(lookAgain)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		for _, kind := range w.kinds {
+			if _, err := w.mapper.RESTMapping(kind.GroupKind(), kind.Version); err == nil {
+				return fmt.Errorf("%w: %s", errNewKind, kind.Kind)
+			}
+		}
+	}
 }
 
 // knowsCEL says whether an OpenAPI document has the field cel in the filters of a Trigger.

@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 
 	eventingv1 "millrace.dev/api/eventing/v1"
+	sourcesv1 "millrace.dev/api/sources/v1"
 )
 
 // The cache's indexes: by the objects that an object refers to, and by its Broker.
@@ -77,12 +78,15 @@ func sinkOf(d *eventingv1.DeliverySpec) *eventingv1.KReference {
 	return d.DeadLetterSink.Ref
 }
 
-func indexReferences(ctx context.Context, indexer client.FieldIndexer) error {
-	for _, index := range []struct {
-		object client.Object
-		field  string
-		values client.IndexerFunc
-	}{
+// index has objects found in the cache by values of theirs.
+type index struct {
+	object client.Object
+	field  string
+	values client.IndexerFunc
+}
+
+func indexReferences(ctx context.Context, indexer client.FieldIndexer, sources []sourceKind) error {
+	indexes := []index{
 		{&eventingv1.Broker{}, byReference, func(o client.Object) []string {
 			b := o.(*eventingv1.Broker)
 			return references(b.Namespace, sinkOf(b.Spec.Delivery))
@@ -95,7 +99,14 @@ func indexReferences(ctx context.Context, indexer client.FieldIndexer) error {
 		{&eventingv1.Trigger{}, byBroker, func(o client.Object) []string {
 			return []string{o.(*eventingv1.Trigger).BrokerName().String()}
 		}},
-	} {
+	}
+	for _, kind := range sources {
+		indexes = append(indexes, index{kind.object(), byReference, func(o client.Object) []string {
+			s := o.(sourcesv1.Source)
+			return references(s.GetNamespace(), s.Common().Sink.Ref, sinkOf(s.Common().Delivery))
+		}})
+	}
+	for _, index := range indexes {
 		if err := indexer.IndexField(ctx, index.object, index.field, index.values); err != nil {
 			return err
 		}

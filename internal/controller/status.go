@@ -17,7 +17,7 @@ import (
 // maxNote is the longest note of an Event, in bytes.
 const maxNote = 1024
 
-// reconciler is what the reconcilers of Brokers and Triggers have in common.
+// reconciler is what all reconcilers have in common.
 type reconciler struct {
 	client  client.Client
 	events  events.EventRecorder

@@ -35,7 +35,7 @@ func newPrevious() *previous {
 
 // build returns the Set of manifests and what the next build has to know. The manifests are left as they are.
 func (b *builder) build(manifests []*manifest) (*Set, *previous) {
-	set := &Set{Skipped: map[string]int{}, places: map[Key]*object{}}
+	set := &Set{Skipped: map[string]int{}, places: map[Key]*object{}, Secrets: map[types.NamespacedName]map[string][]byte{}}
 	for _, m := range manifests {
 		set.Problems = append(set.Problems, m.problems...)
 		for what, count := range m.skipped {
@@ -60,6 +60,9 @@ func (s *Set) addPlace(o *object) {
 	first, duplicate := s.places[o.key]
 	if !duplicate {
 		s.places[o.key] = o
+		if o.key.Kind == kindSecret {
+			s.Secrets[types.NamespacedName{Namespace: o.key.Namespace, Name: o.key.Name}] = o.secret
+		}
 		return
 	}
 	s.Problems = append(s.Problems, Problem{

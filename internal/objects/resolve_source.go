@@ -17,7 +17,7 @@ func (r *resolver) source(source sourcesv1.Source, set *Set, now metav1.Time) {
 	target, fault := r.sink(&source.Common().Sink)
 	status.SinkURI = target
 	resolved(c, sourcesv1.ConditionSinkProvided, sourcesv1.ReasonSinkUnresolved, fault)
-	resolved(c, sourcesv1.ConditionSecretsProvided, sourcesv1.ReasonSecretMissing, missingSecret(source, set))
+	SecretsProvided(source, set, c)
 	r.sourceDeadLetterSink(source, c)
 	c.SumUp(sourcesv1.ConditionSinkProvided, sourcesv1.ConditionSecretsProvided, eventingv1.ConditionDeadLetterSinkResolved)
 }
@@ -51,6 +51,11 @@ func (r *resolver) sink(dest *eventingv1.Destination) (target *string, fault err
 	}
 	address, err := resolve.Lookup(r.lookup).Destination(dest)
 	return address.URL, err
+}
+
+// SecretsProvided sets the condition of that name by the Secrets of a Set.
+func SecretsProvided(source sourcesv1.Source, set *Set, c resolve.Conditions) {
+	resolved(c, sourcesv1.ConditionSecretsProvided, sourcesv1.ReasonSecretMissing, missingSecret(source, set))
 }
 
 // missingSecret says which Secret, or key of one, the source refers to and is not there; nil if there is none such.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	eventingv1 "millrace.dev/api/eventing/v1"
@@ -78,6 +79,8 @@ type Set struct {
 	// Sources of all kinds are likewise. Their Ready condition says whether they can be run, not whether what they read can be
 	// reached.
 	Sources []sourcesv1.Source
+	// Secrets are the values of Secrets by key, as far as they are known here.
+	Secrets map[types.NamespacedName]map[string][]byte
 	// Problems are the mistakes found, in order of file and line.
 	Problems []Problem
 	// Skipped counts what was passed over on purpose, by description: objects of other kinds ("apps/v1 Deployment"),
@@ -89,11 +92,7 @@ type Set struct {
 
 // Secret returns the value of a key in a Secret.
 func (s *Set) Secret(namespace, name, key string) ([]byte, bool) {
-	o, ok := s.places[Key{Kind: kindSecret, Namespace: namespace, Name: name}]
-	if !ok {
-		return nil, false
-	}
-	value, ok := o.secret[key]
+	value, ok := s.Secrets[types.NamespacedName{Namespace: namespace, Name: name}][key]
 	return value, ok
 }
 

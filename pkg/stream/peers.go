@@ -42,7 +42,7 @@ type Peers struct {
 	// observing says that this process is no member itself.
 	observing bool
 	sub       *nats.Subscription
-	answers   *nats.Subscription // nil unless [Peers.Answer] was called
+	answers   []*nats.Subscription // of [Peers.Answer] and [Peers.Report]
 	count     atomic.Int32
 	stop      chan struct{}
 	beating   sync.WaitGroup
@@ -131,8 +131,8 @@ func (p *Peers) Leave() {
 	close(p.stop)
 	p.beating.Wait()
 	_ = p.sub.Unsubscribe()
-	if p.answers != nil {
-		_ = p.answers.Unsubscribe()
+	for _, answers := range p.answers {
+		_ = answers.Unsubscribe()
 	}
 	p.say(beatLeave)
 }

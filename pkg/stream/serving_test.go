@@ -2,6 +2,7 @@ package stream_test
 
 import (
 	"errors"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -60,4 +61,44 @@ func TestObserverAsksEveryMember(t *testing.T) {
 	waitAnswer("all have left", 0, 0)
 	mute.Leave()
 	other.Leave()
+}
+
+// TestObserverGathersReports asks a group of which one member does not know the object.
+func TestObserverGathersReports(t *testing.T) {
+	server := startServer(t)
+	observer, err := dial(t, server).Observe("x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(observer.Close)
+	if _, _, err := observer.Reports(t.Context(), "u", time.Second); !errors.Is(err, stream.ErrUnavailable) {
+		t.Errorf("asked at once: %v, want that not every member can be known", err)
+	}
+	for _, report := range []string{"fine", "two\nlines", ""} {
+		p := join(t, dial(t, server), "x")
+		t.Cleanup(p.Leave)
+		if err := p.Report(func(uid string) []byte {
+			if uid != "u" || report == "" {
+				return nil
+			}
+			return []byte(report)
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var members int
+	var reports [][]byte
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if members, reports, err = observer.Reports(t.Context(), "u", 5*time.Second); err == nil && members == 3 {
+			break
+		}
+	}
+	var got []string
+	for _, report := range reports {
+		got = append(got, string(report))
+	}
+	slices.Sort(got)
+	if err != nil || members != 3 || !slices.Equal(got, []string{"fine", "two\nlines"}) {
+		t.Errorf("%d members, reports %q, error %v", members, got, err)
+	}
 }

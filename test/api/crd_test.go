@@ -15,6 +15,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	eventingv1 "millrace.dev/api/eventing/v1"
+	sourcesv1 "millrace.dev/api/sources/v1"
+	sourcesv1alpha1 "millrace.dev/api/sources/v1alpha1"
 	"millrace.dev/test/cluster"
 	"millrace.dev/test/harness"
 )
@@ -238,9 +240,9 @@ func tryKubectl(t *testing.T, args ...string) (string, error) {
 
 // TestCRDs checks the CRDs themselves, without a cluster.
 func TestCRDs(t *testing.T) {
-	files, err := filepath.Glob(filepath.Join(cluster.Root(), "config", "crds", "eventing*.yaml"))
-	if err != nil || len(files) != 2 {
-		t.Fatalf("found CRDs %v, error %v, want two", files, err)
+	files, err := filepath.Glob(filepath.Join(cluster.Root(), "config", "crds", "*knative.dev_*.yaml"))
+	if err != nil || len(files) != 4 {
+		t.Fatalf("found CRDs %v, error %v, want four", files, err)
 	}
 	for _, file := range files {
 		text, err := os.ReadFile(file)
@@ -262,20 +264,33 @@ func checkCRD(t *testing.T, crd *apiextensionsv1.CustomResourceDefinition) {
 	if addressable := crd.Labels["duck.knative.dev/addressable"] == "true"; addressable != (crd.Spec.Names.Kind == "Broker") {
 		t.Errorf("label duck.knative.dev/addressable: got %t", addressable)
 	}
-	if got := strings.Join(crd.Spec.Names.Categories, " "); got != "all knative eventing" {
+	categories, versions := "all knative eventing", "v1"
+	switch crd.Spec.Names.Kind {
+	case sourcesv1.KindKafkaSource:
+		categories, versions = "all knative sources", "v1 v1alpha1 v1beta1"
+	case sourcesv1alpha1.KindRocketMQSource:
+		categories, versions = "all knative sources", "v1alpha1"
+	}
+	if got := strings.Join(crd.Spec.Names.Categories, " "); got != categories {
 		t.Errorf("got categories %q", got)
 	}
-	if len(crd.Spec.Versions) != 1 {
-		t.Fatalf("got %d versions, want 1", len(crd.Spec.Versions))
+	if source := crd.Labels["duck.knative.dev/source"] == "true"; source != (categories != "all knative eventing") {
+		t.Errorf("label duck.knative.dev/source: got %t", source)
 	}
-	v := crd.Spec.Versions[0]
-	if v.Name != "v1" || !v.Served || !v.Storage || v.Subresources == nil || v.Subresources.Status == nil {
-		t.Errorf("version %s: served %t, stored %t, subresources %v", v.Name, v.Served, v.Storage, v.Subresources)
+	var names []string
+	for i, v := range crd.Spec.Versions {
+		names = append(names, v.Name)
+		if !v.Served || v.Storage != (i == 0) || v.Subresources == nil || v.Subresources.Status == nil {
+			t.Errorf("version %s: served %t, stored %t, subresources %v", v.Name, v.Served, v.Storage, v.Subresources)
+		}
+		count := 0
+		checkDescribed(t, "", v.Schema.OpenAPIV3Schema, &count)
+		if count < 50 {
+			t.Errorf("found only %d fields", count)
+		}
 	}
-	count := 0
-	checkDescribed(t, "", v.Schema.OpenAPIV3Schema, &count)
-	if count < 50 {
-		t.Errorf("found only %d fields", count)
+	if got := strings.Join(names, " "); got != versions {
+		t.Errorf("got versions %q, want %q", got, versions)
 	}
 }
 

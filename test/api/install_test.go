@@ -95,7 +95,7 @@ func TestInstallYAML(t *testing.T) {
 	}
 	applyDry(t, objects)
 	for kind, want := range map[string]int{
-		"CustomResourceDefinition": 2, "Deployment": 3, "StatefulSet": 1, "PodDisruptionBudget": 3, "Service": 2, "NetworkPolicy": 3,
+		"CustomResourceDefinition": 4, "Deployment": 3, "StatefulSet": 2, "PodDisruptionBudget": 4, "Service": 2, "NetworkPolicy": 3,
 	} {
 		if kinds[kind] != want {
 			t.Errorf("install.yaml holds %d of kind %s, want %d", kinds[kind], kind, want)
@@ -150,8 +150,8 @@ func TestPodsAreRestricted(t *testing.T) {
 			t.Errorf("a privileged pod: %v, want it refused", err)
 		}
 	}
-	if tried != 4 {
-		t.Errorf("found %d pod templates, want 4", tried)
+	if tried != 5 {
+		t.Errorf("found %d pod templates, want 5", tried)
 	}
 }
 

@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	eventingv1 "millrace.dev/api/eventing/v1"
+	sourcesv1 "millrace.dev/api/sources/v1"
 	"millrace.dev/internal/devserver"
 	"millrace.dev/pkg/stream"
 	"millrace.dev/test/cluster"
@@ -133,6 +134,7 @@ type mistakes struct {
 // startSound has everything run as it should, and a kind Conveyor that subscribers may be of.
 func startSound(t *testing.T, m *mistakes) {
 	m.world = startWorld(t)
+	m.startSources(t)
 	installPolicies(t)
 	waitPolicies(t, m.namespace)
 	kube.Apply(t, "", conveyorCRD)
@@ -143,7 +145,7 @@ func startSound(t *testing.T, m *mistakes) {
 	})
 }
 
-// startNoFilter has no filter run.
+// startNoFilter has neither a filter run nor sources.
 func startNoFilter(t *testing.T, m *mistakes) {
 	m.world = newWorld(t)
 	m.startController(t, nil)
@@ -213,7 +215,7 @@ func (m *mistakes) make(t *testing.T, c *mistake) {
 			continue
 		}
 		known := slices.ContainsFunc(c.objects, func(k *unstructured.Unstructured) bool { return k.GetKind() == kind && k.GetName() == name })
-		if o.GroupVersionKind().Group == eventingv1.Group && !known {
+		if group := o.GroupVersionKind().Group; (group == eventingv1.Group || group == sourcesv1.Group) && !known {
 			c.objects = append(c.objects, o)
 		}
 	}

@@ -32,6 +32,7 @@ var differences = []difference{
 	{"Namespace", Namespace, nil, "helm install --create-namespace makes it, docs/install.md says how to label it"},
 	{"CustomResourceDefinition", "*", []string{"metadata", "annotations", "helm.sh/resource-policy"}, "uninstalling keeps the CRDs, and with them all Brokers and Triggers"},
 	{"Deployment", "*", []string{"spec", "template", "metadata", "annotations"}, "a change of the settings makes the pods anew"},
+	{"StatefulSet", "broker-source", []string{"spec", "template", "metadata", "annotations"}, "a change of the settings makes the pods anew"},
 }
 
 // TestChartIsInstallYAML renders the chart with its default values: object by object it is config/install.yaml.

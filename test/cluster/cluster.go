@@ -23,6 +23,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	eventingv1 "millrace.dev/api/eventing/v1"
+	sourcesv1 "millrace.dev/api/sources/v1"
+	sourcesv1alpha1 "millrace.dev/api/sources/v1alpha1"
 )
 
 const (
@@ -121,7 +123,9 @@ func (c *Cluster) Stop() error {
 // Scheme knows our types and those of Kubernetes.
 func Scheme() *k8sruntime.Scheme {
 	s := k8sruntime.NewScheme()
-	for _, add := range []func(*k8sruntime.Scheme) error{clientgoscheme.AddToScheme, eventingv1.AddToScheme} {
+	for _, add := range []func(*k8sruntime.Scheme) error{
+		clientgoscheme.AddToScheme, eventingv1.AddToScheme, sourcesv1.AddToScheme, sourcesv1alpha1.AddToScheme,
+	} {
 		if err := add(s); err != nil {
 			panic(err) // a defect of the types
 		}

@@ -8,6 +8,8 @@ const (
 	ConditionSinkProvided = "SinkProvided"
 	// ConditionSecretsProvided says whether the Secrets are there that the source refers to.
 	ConditionSecretsProvided = "SecretsProvided"
+	// ConditionConnectionEstablished says whether the processes that run sources receive what the source's system has.
+	ConditionConnectionEstablished = "ConnectionEstablished"
 )
 
 // The reasons of conditions that are False. A reason is for programs; the message beside it tells people what to do.
@@ -16,6 +18,14 @@ const (
 	ReasonSinkUnresolved = "SinkUnresolved"
 	// ReasonSecretMissing is the reason of a source that refers to a Secret, or a key of one, that is not there.
 	ReasonSecretMissing = "SecretMissing"
+	// ReasonSecretNotReadable is the reason of a source whose Secrets the processes that run sources may not read.
+	ReasonSecretNotReadable = "SecretNotReadable"
+	// ReasonNotResolvedYet is the reason of a source that has changed and whose sink was not looked up since.
+	ReasonNotResolvedYet = "NotResolvedYet"
+	// ReasonNoSourceProcess is the reason of a source that nobody runs because no broker-source does.
+	ReasonNoSourceProcess = "NoSourceProcess"
+	// ReasonNotServedYet is the reason of a source that is not known to be run as it is now.
+	ReasonNotServedYet = eventingv1.ReasonNotServedYet
 )
 
 // IsBroker reports whether a destination is a Broker as such, whose stream can be written to.

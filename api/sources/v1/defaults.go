@@ -25,7 +25,7 @@ func DefaultSource(s Source) {
 	eventingv1.DefaultDelivery(s.Common().Delivery, s.GetNamespace())
 }
 
-// Group returns the consumer group: that of the spec, or one made of the UID.
+// Group implements [Source]: the group of the spec, or one made of the UID.
 func (s *KafkaSource) Group() string {
 	if s.Spec.ConsumerGroup != "" {
 		return s.Spec.ConsumerGroup

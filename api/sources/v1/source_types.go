@@ -45,6 +45,8 @@ type Source interface {
 	Observed() *SourceStatus
 	// SecretRefs returns all references to Secrets that are in use.
 	SecretRefs() []*SecretKeySelector
+	// Group is the consumer group whose progress says what was delivered.
+	Group() string
 	// Paused reports whether the source is to stand still.
 	Paused() bool
 }
@@ -65,9 +67,39 @@ type SourceSpec struct {
 type SourceStatus struct {
 	eventingv1.Status         `json:",inline"`
 	eventingv1.DeliveryStatus `json:",inline"`
-	// SinkURI is where the events are posted to. It is absent when they are stored in a Broker's stream without HTTP.
+	// SinkURI is the resolved URL of the sink. For a Broker of class Millrace the events are stored in its stream, without HTTP.
 	// +optional
 	SinkURI *string `json:"sinkUri,omitempty"`
+	// ConsumerGroup is the group whose progress says what was delivered: that of the spec, or the one made for the source.
+	// +optional
+	ConsumerGroup string `json:"consumerGroup,omitempty"`
+	// Consumption is how the source was at work when it was last looked at.
+	// +optional
+	Consumption *Consumption `json:"consumption,omitempty"`
+}
+
+// Consumption is how a source is at work, summed up over the processes that run it. It is written when a condition changes, and
+// else twice a minute at most.
+type Consumption struct {
+	// Time is when the processes were asked.
+	// +optional
+	Time metav1.Time `json:"time,omitempty"`
+	// Processes is how many run the source.
+	Processes int32 `json:"processes"`
+	// Assigned is how many partitions, or whatever the system divides its messages into, they have.
+	Assigned int32 `json:"assigned"`
+	// Lag is how many messages are not settled, as far as known.
+	Lag int64 `json:"lag"`
+	// OldestSeconds is how long ago the oldest message was received that is not settled; 0 if all are.
+	OldestSeconds int64 `json:"oldestSeconds"`
+	// Waiting is how many deliveries wait to try again.
+	Waiting int64 `json:"waiting"`
+	// LastError is why the last delivery failed that did.
+	// +optional
+	LastError string `json:"lastError,omitempty"`
+	// LastErrorTime is when.
+	// +optional
+	LastErrorTime *metav1.Time `json:"lastErrorTime,omitempty"`
 }
 
 // StringList is a list of strings that may also be written as one string with commas between its elements.

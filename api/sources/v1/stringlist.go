@@ -17,17 +17,34 @@ func SplitList(text string) StringList {
 	return list
 }
 
-// UnmarshalJSON reads a list of strings, or one string with commas.
+// UnmarshalJSON reads a list of strings, or one string with commas. Anything else is no error but becomes an element in its
+// JSON form, for validation to find fault with: the API server cannot check a field that has two forms, and a client that lists
+// sources must not lose sight of all of them because of one.
 func (l *StringList) UnmarshalJSON(data []byte) error {
-	var text string
-	if json.Unmarshal(data, &text) == nil {
-		*l = SplitList(text)
-		return nil
+	var value any
+	if err := json.Unmarshal(data, &value); err != nil {
+		return fmt.Errorf("read a list of strings: %w", err)
 	}
-	var list []string
-	if err := json.Unmarshal(data, &list); err != nil {
-		return fmt.Errorf("expected a list of strings, or one with commas: %w", err)
+	*l = nil
+	switch value := value.(type) {
+	case nil:
+	case string:
+		*l = SplitList(value)
+	case []any:
+		for _, element := range value {
+			*l = append(*l, elementText(element))
+		}
+	default:
+		*l = StringList{elementText(value)}
 	}
-	*l = list
 	return nil
+}
+
+// elementText is a string itself, or what else it is as JSON.
+func elementText(element any) string {
+	if text, ok := element.(string); ok {
+		return text
+	}
+	text, _ := json.Marshal(element) // it was decoded from JSON
+	return string(text)
 }

@@ -50,6 +50,9 @@ func (s *RocketMQSource) Specification() any { return &s.Spec }
 // Observed implements [sourcesv1.Source].
 func (s *RocketMQSource) Observed() *sourcesv1.SourceStatus { return &s.Status }
 
+// Group implements [sourcesv1.Source].
+func (s *RocketMQSource) Group() string { return s.Spec.ConsumerGroup }
+
 // Paused implements [sourcesv1.Source].
 func (s *RocketMQSource) Paused() bool { return sourcesv1.HasPause(s) }
 

@@ -13,6 +13,7 @@ import (
 // +kubebuilder:subresource:status
 // +kubebuilder:storageversion
 // +kubebuilder:resource:categories=all;knative;sources
+// +kubebuilder:metadata:labels={"app.kubernetes.io/part-of=millrace","duck.knative.dev/source=true","eventing.knative.dev/source=true","knative.dev/crd-install=true"}
 // +kubebuilder:printcolumn:name="Topics",type=string,JSONPath=".spec.topics"
 // +kubebuilder:printcolumn:name="Endpoint",type=string,JSONPath=".spec.endpoint"
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=".status.conditions[?(@.type=='Ready')].status"

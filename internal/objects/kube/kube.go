@@ -1,5 +1,6 @@
-// Package kube is the cluster as a source of Brokers and Triggers for the data plane. It reads these two kinds, or
-// Brokers alone, and nothing else; what they refer to was resolved by the controller, which writes it into their status.
+// Package kube is the cluster as a source of objects for the data plane: of Brokers and Triggers, of Brokers alone, or of
+// Brokers and sources with their Secrets. It reads nothing else; what they refer to was resolved by the controller, which
+// writes it into their status.
 package kube
 
 import (
@@ -13,9 +14,11 @@ import (
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
@@ -23,6 +26,8 @@ import (
 	"k8s.io/klog/v2"
 
 	eventingv1 "millrace.dev/api/eventing/v1"
+	sourcesv1 "millrace.dev/api/sources/v1"
+	sourcesv1alpha1 "millrace.dev/api/sources/v1alpha1"
 	"millrace.dev/internal/objects"
 )
 
@@ -35,10 +40,12 @@ const (
 	retry = time.Second
 )
 
-// Source delivers the Brokers of class Millrace and their Triggers. While the API server is away, those known last stay
-// in effect.
+// Source delivers the Brokers of class Millrace, their Triggers, and sources, as far as they are wanted. While the API server
+// is away, those known last stay in effect.
 type Source struct {
-	brokers, triggers *watched // triggers is nil if nobody asked for them
+	brokers, triggers *watched   // triggers is nil if nobody asked for them
+	sources           []*watched // by kind, if wanted; the CRD of a kind may be missing
+	secrets           *secrets   // nil if no sources are wanted
 	log               *slog.Logger
 	changed           chan struct{}
 }
@@ -48,6 +55,7 @@ type watched struct {
 	from     *cache.ListWatch
 	objects  cache.Store
 	informer cache.Controller
+	running  bool
 }
 
 var _ objects.Source = (*Source)(nil)
@@ -60,6 +68,11 @@ func Open(logger *slog.Logger) (objects.Source, error) {
 // OpenBrokers is Open for a program that has no use for Triggers: it sees none.
 func OpenBrokers(logger *slog.Logger) (objects.Source, error) {
 	return open(logger, NewBrokers)
+}
+
+// OpenSources is Open for a program that runs sources: it sees Brokers and sources, and gets the Secrets that these name.
+func OpenSources(logger *slog.Logger) (objects.Source, error) {
+	return open(logger, NewSources)
 }
 
 // Config returns how to reach the API server of the cluster that KUBECONFIG names, else of that which the program runs in,
@@ -108,24 +121,60 @@ func NewBrokers(c *rest.Config, logger *slog.Logger) (*Source, error) {
 	return s, err
 }
 
-// newSource returns a Source of Brokers, and the client that more is read with. The client knows our kinds and no others:
-// those of Kubernetes, as most clients have them, would be most of the program.
-func newSource(c *rest.Config, logger *slog.Logger) (*Source, *rest.RESTClient, error) {
-	scheme, version := runtime.NewScheme(), eventingv1.GroupVersion()
-	if err := eventingv1.AddToScheme(scheme); err != nil {
-		return nil, nil, fmt.Errorf("prepare the client of the API server: %w", err)
-	}
-	c = rest.CopyConfig(c)
-	c.APIPath, c.GroupVersion = "/apis", &version
-	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
-	c.UserAgent = cmp.Or(c.UserAgent, rest.DefaultKubernetesUserAgent())
-	api, err := rest.RESTClientFor(c)
+// NewSources is New for Brokers and sources.
+func NewSources(c *rest.Config, logger *slog.Logger) (*Source, error) {
+	s, _, err := newSource(c, logger)
 	if err != nil {
-		return nil, nil, fmt.Errorf("prepare the client of the API server: %w", err)
+		return nil, err
+	}
+	kafka, err := newClient(c, "/apis", sourcesv1.GroupVersion())
+	if err != nil {
+		return nil, err
+	}
+	rocketmq, err := newClient(c, "/apis", sourcesv1alpha1.GroupVersion())
+	if err != nil {
+		return nil, err
+	}
+	core, err := newClient(c, "/api", schema.GroupVersion{Version: "v1"})
+	if err != nil {
+		return nil, err
+	}
+	s.sources = []*watched{
+		s.watch(kafka, "kafkasources", &sourcesv1.KafkaSource{}), s.watch(rocketmq, "rocketmqsources", &sourcesv1alpha1.RocketMQSource{}),
+	}
+	s.secrets = newSecrets(core, logger)
+	return s, nil
+}
+
+// newSource returns a Source of Brokers, and the client that more is read with.
+func newSource(c *rest.Config, logger *slog.Logger) (*Source, *rest.RESTClient, error) {
+	api, err := newClient(c, "/apis", eventingv1.GroupVersion())
+	if err != nil {
+		return nil, nil, err
 	}
 	s := &Source{log: logger, changed: make(chan struct{}, 1)}
 	s.brokers = s.watch(api, "brokers", &eventingv1.Broker{})
 	return s, api, nil
+}
+
+// newClient returns a client for one version of one group. It knows our kinds and no others: those of Kubernetes, as most
+// clients have them, would be most of the program.
+func newClient(c *rest.Config, path string, version schema.GroupVersion) (*rest.RESTClient, error) {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{eventingv1.AddToScheme, sourcesv1.AddToScheme, sourcesv1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return nil, fmt.Errorf("prepare the client of the API server: %w", err)
+		}
+	}
+	c = rest.CopyConfig(c)
+	c.APIPath, c.GroupVersion = path, &version
+	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	c.UserAgent = cmp.Or(c.UserAgent, rest.DefaultKubernetesUserAgent())
+	api, err := rest.RESTClientFor(c)
+	if err != nil {
+		return nil, fmt.Errorf("prepare the client of the API server: %w", err)
+	}
+	return api, nil
 }
 
 // watch has changes of a kind noticed, once its informer runs.
@@ -149,13 +198,20 @@ func strip(o any) (any, error) {
 		stripMeta(&o.ObjectMeta)
 	case *eventingv1.Trigger:
 		stripMeta(&o.ObjectMeta)
+	case sourcesv1.Source: // its labels mean something
+		o.SetManagedFields(nil)
+		o.SetOwnerReferences(nil)
+		delete(o.GetAnnotations(), lastApplied)
 	}
 	return o, nil
 }
 
+// lastApplied is the annotation in which kubectl keeps what was applied.
+const lastApplied = "kubectl.kubernetes.io/last-applied-configuration"
+
 func stripMeta(m *metav1.ObjectMeta) {
 	m.ManagedFields, m.Labels, m.OwnerReferences = nil, nil, nil
-	delete(m.Annotations, "kubectl.kubernetes.io/last-applied-configuration")
+	delete(m.Annotations, lastApplied)
 }
 
 // Run delivers the objects until ctx ends, the first time as soon as all are known.
@@ -165,19 +221,24 @@ func (s *Source) Run(ctx context.Context, apply func(*objects.Set)) error {
 	defer running.Wait()
 	defer cancel()
 	for _, w := range s.kinds() {
-		if !s.ask(ctx, w) {
+		if !s.ask(ctx, w, false) {
 			return nil
 		}
-		running.Go(func() { w.informer.RunWithContext(ctx) })
-	}
-	for _, w := range s.kinds() {
-		if !cache.WaitFor(ctx, "", w.informer.HasSyncedChecker()) {
-			return nil
-		}
+		w.start(ctx, &running)
 	}
 	for {
+		for _, w := range s.sources {
+			if !w.running && s.ask(ctx, w, true) {
+				w.start(ctx, &running)
+			}
+		}
+		for _, w := range append(s.kinds(), s.sources...) {
+			if w.running && !cache.WaitFor(ctx, "", w.informer.HasSyncedChecker()) {
+				return nil
+			}
+		}
 		start := time.Now()
-		apply(s.set())
+		apply(s.set(ctx))
 		if !s.wait(ctx, max(settle, settleFactor*time.Since(start))) {
 			return nil
 		}
@@ -191,16 +252,23 @@ func (s *Source) kinds() []*watched {
 	return []*watched{s.brokers, s.triggers}
 }
 
-// ask returns true as soon as the API server can be asked for the kind, and false when ctx ends. An informer by itself
-// would wait longer and longer for kinds that are installed late.
-func (s *Source) ask(ctx context.Context, w *watched) bool {
+func (w *watched) start(ctx context.Context, running *sync.WaitGroup) {
+	w.running = true
+	running.Go(func() { w.informer.RunWithContext(ctx) })
+}
+
+// ask returns true as soon as the API server can be asked for the kind, and false when ctx ends, or if the kind is not there
+// and may be missing. An informer by itself would wait longer and longer for kinds that are installed late.
+func (s *Source) ask(ctx context.Context, w *watched, mayBeMissing bool) bool {
 	for {
 		_, err := w.from.ListWithContext(ctx, metav1.ListOptions{Limit: 1})
-		if err == nil {
+		switch {
+		case err == nil:
 			return true
-		}
-		if ctx.Err() == nil {
-			s.log.WarnContext(ctx, "cannot watch the cluster's brokers and triggers; trying again", slog.Any("error", err))
+		case mayBeMissing && apierrors.IsNotFound(err):
+			return false
+		case ctx.Err() == nil:
+			s.log.WarnContext(ctx, "cannot watch the cluster's objects; trying again", slog.Any("error", err))
 		}
 		select {
 		case <-ctx.Done():
@@ -217,11 +285,19 @@ func (s *Source) signal() {
 	}
 }
 
-// wait returns true when a change is there and settled, and false when ctx ends.
+// wait returns true when a change is there and settled, or Secrets are to be read again, and false when ctx ends.
 func (s *Source) wait(ctx context.Context, settle time.Duration) bool {
+	var due <-chan time.Time
+	if s.secrets != nil {
+		tick := time.NewTimer(s.secrets.next())
+		defer tick.Stop()
+		due = tick.C
+	}
 	select {
 	case <-ctx.Done():
 		return false
+	case <-due:
+		return true
 	case <-s.changed:
 	}
 	timer := time.NewTimer(settle)
@@ -238,13 +314,21 @@ func (s *Source) wait(ctx context.Context, settle time.Duration) bool {
 	return true
 }
 
-// set returns what is known. The objects are those of the informers: nobody changes objects of a Set.
-func (s *Source) set() *objects.Set {
+// set returns what is known. The objects are those of the informers, but for sources: nobody changes objects of a Set.
+func (s *Source) set(ctx context.Context) *objects.Set {
 	brokers := known[*eventingv1.Broker](s.brokers)
-	if s.triggers == nil {
-		return newSet(brokers, nil)
+	if s.triggers != nil {
+		return newSet(brokers, known[*eventingv1.Trigger](s.triggers))
 	}
-	return newSet(brokers, known[*eventingv1.Trigger](s.triggers))
+	set := newSet(brokers, nil)
+	for _, w := range s.sources {
+		set.Sources = append(set.Sources, copies(known[sourcesv1.Source](w))...)
+	}
+	if s.secrets != nil {
+		s.secrets.read(ctx, set)
+		prepare(set, s.secrets, metav1.Now())
+	}
+	return set
 }
 
 // known returns the objects of a kind, in no order.
