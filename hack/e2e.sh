@@ -29,12 +29,12 @@ finish() {
 trap finish EXIT
 
 echo "building images" >&2
-programs=(./cmd/broker-controller ./cmd/broker-ingress ./cmd/broker-filter ./test/e2ecluster/probe github.com/nats-io/nats-server/v2)
+programs=(./cmd/broker-controller ./cmd/broker-ingress ./cmd/broker-filter ./cmd/broker-source ./test/e2ecluster/probe github.com/nats-io/nats-server/v2)
 CGO_ENABLED=0 go build -trimpath -tags grpcnotrace -ldflags '-s -w' -o "$work/" "${programs[@]}"
 # The names in config/install.yaml, which is applied as it is. That of NATS has the version of go.mod, which a test holds.
 nats=$(sed -n 's/^ *image: \(nats:.*\)/\1/p' config/install.yaml)
 go -C tools run ./image "$work/images.tar" "millrace.test/probe:1=$work/probe" "$nats=$work/nats-server" \
-  millrace/broker-{controller:devel="$work"/broker-controller,ingress:devel="$work"/broker-ingress,filter:devel="$work"/broker-filter}
+  millrace/broker-{controller:devel="$work"/broker-controller,ingress:devel="$work"/broker-ingress,filter:devel="$work"/broker-filter,source:devel="$work"/broker-source}
 hack/kube-node.sh load "$state" "$work/images.tar"
 
 # Compiled here, because where the cluster can be reached no module can be downloaded.
