@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"time"
@@ -12,7 +13,7 @@ import (
 )
 
 type replayFlags struct {
-	dlqFlags
+	adminFlags
 	request      adminapi.ReplayRequest
 	since, until string
 	rate         string
@@ -36,6 +37,7 @@ The replay goes on when this command has ended, and survives restarts: millrace 
 		Args: cobra.ArbitraryArgs,
 	}
 	cmd.RunE = runE(func(cmd *cobra.Command, args []string) error { return f.explain(f.run(cmd, args)) })
+	f.changes = true // counting alone asks for the right to replay, too
 	f.register(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&f.request.Trigger, "trigger", "", "the Trigger that is to get the events, `namespace/name`")
@@ -46,6 +48,8 @@ The replay goes on when this command has ended, and survives restarts: millrace 
 	flags.StringVar(&f.rate, "rate", "", "give the Trigger at most so many events, such as 50/s or 30/m")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "count the events and do nothing")
 	flags.BoolVar(&f.yes, "yes", false, "begin the replay")
+	f.completeFlags(cmd)
+	cmd.ValidArgsFunction = upTo(1, f.complete(brokerWords))
 	cmd.AddCommand(newReplayListCommand(), newReplayCancelCommand())
 	return cmd
 }
@@ -58,6 +62,7 @@ func (f *replayFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	f.request.Trigger = f.qualify(f.request.Trigger)
 	f.request.DryRun = true
 	counts, err := c.Replay(cmd.Context(), broker, f.request)
 	if err != nil {
@@ -65,15 +70,14 @@ func (f *replayFlags) run(cmd *cobra.Command, args []string) error {
 	}
 	out := cmd.OutOrStdout()
 	if f.dryRun || !f.yes {
-		if f.json() {
-			return printJSON(out, counts)
-		}
-		fmt.Fprintf(out, "Nothing was done. Of %s in the archive since then %d would be given to Trigger %s.\n",
-			plural(int(counts.Examined), "event"), counts.Selected, f.request.Trigger)
-		if !f.dryRun {
-			fmt.Fprintln(out, "Add --yes to begin.")
-		}
-		return nil
+		return f.print(out, counts, func(w io.Writer) error {
+			fmt.Fprintf(w, "Nothing was done. Of %s in the archive since then %d would be given to Trigger %s.\n",
+				plural(int(counts.Examined), "event"), counts.Selected, f.request.Trigger)
+			if !f.dryRun {
+				fmt.Fprintln(w, "Add --yes to begin.")
+			}
+			return nil
+		})
 	}
 	f.request.DryRun = false
 	answer, err := c.Replay(cmd.Context(), broker, f.request)
@@ -81,12 +85,11 @@ func (f *replayFlags) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	answer.Examined, answer.Selected = counts.Examined, counts.Selected
-	if f.json() {
-		return printJSON(out, answer)
-	}
-	fmt.Fprintf(out, "Replay %s gives %s to Trigger %s. See `millrace replay ls`; `millrace replay cancel %s` ends it.\n",
-		answer.Replay.ID, plural(int(counts.Selected), "event"), f.request.Trigger, answer.Replay.ID)
-	return nil
+	return f.print(out, answer, func(w io.Writer) error {
+		fmt.Fprintf(w, "Replay %s gives %s to Trigger %s. See `millrace replay ls`; `millrace replay cancel %s` ends it.\n",
+			answer.Replay.ID, plural(int(counts.Selected), "event"), f.request.Trigger, answer.Replay.ID)
+		return nil
+	})
 }
 
 // read checks the flags and translates them.
@@ -99,7 +102,6 @@ func (f *replayFlags) read(now time.Time) (err error) {
 	case f.dryRun && f.yes:
 		return usageErrorf("--dry-run does not go with --yes; leave out one of them")
 	}
-	f.request.Trigger = triggerName(f.request.Trigger)
 	if f.request.Since, err = parseMoment("since", f.since, now); err != nil {
 		return err
 	}
@@ -131,7 +133,7 @@ func parseMoment(flag, text string, now time.Time) (time.Time, error) {
 }
 
 func newReplayListCommand() *cobra.Command {
-	f := &dlqFlags{}
+	f := &adminFlags{}
 	cmd := &cobra.Command{
 		Use:   "ls",
 		Short: "List replays, the newest first",
@@ -140,18 +142,23 @@ func newReplayListCommand() *cobra.Command {
 	cmd.RunE = runE(func(cmd *cobra.Command, _ []string) error {
 		c, err := f.client(cmd)
 		if err != nil {
-			return err
+			return f.explain(err)
 		}
 		all, err := c.Replays(cmd.Context(), c.Namespace)
 		if err != nil {
 			return f.explain(err)
 		}
-		if f.json() {
-			return printJSON(cmd.OutOrStdout(), all)
+		if f.output == "name" {
+			names := make([]string, len(all))
+			for i := range all {
+				names[i] = all[i].ID
+			}
+			return printNames(cmd.OutOrStdout(), names)
 		}
-		return printReplays(cmd.OutOrStdout(), all)
+		return f.print(cmd.OutOrStdout(), all, func(w io.Writer) error { return printReplays(w, all) })
 	})
-	f.register(cmd)
+	f.register(cmd, "name")
+	f.completeFlags(cmd)
 	return cmd
 }
 
@@ -172,7 +179,7 @@ func printReplays(w io.Writer, all []replay.Replay) error {
 }
 
 func newReplayCancelCommand() *cobra.Command {
-	f := &dlqFlags{}
+	f := &adminFlags{changes: true}
 	cmd := &cobra.Command{
 		Use:   "cancel ID",
 		Short: "End a replay; what was given to the Trigger already is delivered",
@@ -180,10 +187,22 @@ func newReplayCancelCommand() *cobra.Command {
 	}
 	cmd.RunE = runE(func(cmd *cobra.Command, args []string) error { return f.explain(f.cancelReplay(cmd, args[0])) })
 	f.register(cmd)
+	f.completeFlags(cmd)
+	cmd.ValidArgsFunction = upTo(1, f.complete(replayWords))
 	return cmd
 }
 
-func (f *dlqFlags) cancelReplay(cmd *cobra.Command, id string) error {
+// replayWords are the replays, with the Trigger of each.
+func replayWords(ctx context.Context, c *adminapi.Client, _ []string) ([]cobra.Completion, error) {
+	all, err := c.Replays(ctx, c.Namespace)
+	words := make([]cobra.Completion, len(all))
+	for i := range all {
+		words[i] = cobra.CompletionWithDesc(all[i].ID, all[i].State+", to "+all[i].Trigger)
+	}
+	return words, err
+}
+
+func (f *adminFlags) cancelReplay(cmd *cobra.Command, id string) error {
 	c, err := f.client(cmd)
 	if err != nil {
 		return err
@@ -200,11 +219,10 @@ func (f *dlqFlags) cancelReplay(cmd *cobra.Command, id string) error {
 		if err != nil {
 			return err
 		}
-		if f.json() {
-			return printJSON(cmd.OutOrStdout(), ended)
-		}
-		fmt.Fprintf(cmd.OutOrStdout(), "Replay %s is %s; it gave %s to Trigger %s.\n", id, ended.State, plural(int(ended.Replayed), "event"), ended.Trigger)
-		return nil
+		return f.print(cmd.OutOrStdout(), ended, func(w io.Writer) error {
+			fmt.Fprintf(w, "Replay %s is %s; it gave %s to Trigger %s.\n", id, ended.State, plural(int(ended.Replayed), "event"), ended.Trigger)
+			return nil
+		})
 	}
 	return fmt.Errorf("there is no replay %q; millrace replay ls shows them", id)
 }

@@ -100,7 +100,7 @@ func (l *lane) resize(n int) {
 // setPaused says whether deliveries may begin. Those under way go on.
 func (l *lane) setPaused(paused bool) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	defer l.unlock()
 	l.paused = paused
 }
 
@@ -114,7 +114,7 @@ type part struct {
 // setPart gives the lane what this process has of its Trigger's limits. Of nothing no delivery begins.
 func (l *lane) setPart(p part, now time.Time) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	defer l.unlock()
 	l.resize(p.concurrency)
 	l.idle = p.concurrency == 0 || p.limited && p.rate == 0
 	l.limited.Store(p.limited)
