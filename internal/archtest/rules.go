@@ -67,7 +67,7 @@ func layers() []Layer {
 		},
 		{
 			Path: "pkg/source",
-			May:  []string{"api", "pkg/event", "pkg/delivery", "pkg/stream"},
+			May:  []string{"api", "pkg/event", "pkg/observe", "pkg/delivery", "pkg/stream"},
 			Why:  "a source hands events to a sink or the store like any other producer",
 		},
 		{

@@ -37,7 +37,9 @@ func writeReference(b *bytes.Buffer, cmd *cobra.Command) {
 		}
 		if c.HasSubCommands() {
 			writeReference(b, c)
-			continue
+			if !c.HasExample() { // it does nothing itself
+				continue
+			}
 		}
 		cmd.InitDefaultHelpFlag()
 		fmt.Fprintf(b, "\n### `%s`\n\n%s\n\n```\n%s\n", c.CommandPath(), strings.TrimSpace(c.Long), c.UseLine())

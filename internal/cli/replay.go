@@ -183,9 +183,9 @@ func newReplayCancelCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cancel ID",
 		Short: "End a replay; what was given to the Trigger already is delivered",
-		Args:  cobra.ExactArgs(1),
+		Args:  cobra.ArbitraryArgs, // for RunE to say what to write instead
 	}
-	cmd.RunE = runE(func(cmd *cobra.Command, args []string) error { return f.explain(f.cancelReplay(cmd, args[0])) })
+	cmd.RunE = runE(func(cmd *cobra.Command, args []string) error { return f.explain(f.cancelReplay(cmd, args)) })
 	f.register(cmd)
 	f.completeFlags(cmd)
 	cmd.ValidArgsFunction = upTo(1, f.complete(replayWords))
@@ -202,7 +202,11 @@ func replayWords(ctx context.Context, c *adminapi.Client, _ []string) ([]cobra.C
 	return words, err
 }
 
-func (f *adminFlags) cancelReplay(cmd *cobra.Command, id string) error {
+func (f *adminFlags) cancelReplay(cmd *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return usageErrorf("say which replay: give the id that `millrace replay ls` prints")
+	}
+	id := args[0]
 	c, err := f.client(cmd)
 	if err != nil {
 		return err

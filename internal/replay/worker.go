@@ -118,7 +118,7 @@ func (j *job) run(ctx context.Context) {
 		case ctx.Err() != nil:
 			j.r.Owner = ""
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveEvery)
-			err = j.save(last)
+			_ = j.save(last) // if it fails, another process waits for a while before it goes on
 			cancel()
 			return
 		case errors.Is(err, errWait), errors.Is(err, stream.ErrUnavailable), errors.Is(err, stream.ErrBusy), errors.Is(err, stream.ErrFull):

@@ -359,8 +359,9 @@ func TestRepliesComeBackIntoTheBroker(t *testing.T) {
 	f.publish("question", "q")
 	f.waitEmpty()
 	seen.mu.Lock()
-	if got := seen.fates["q"]; len(got) == 0 || got[0] != "reply q stored" {
-		t.Errorf("told of %v, want the reply first", got)
+	// The reply has the same id, so that its own delivery may be told of first.
+	if got := seen.fates["q"]; !slices.Contains(got, "reply q stored") {
+		t.Errorf("told of %v, want the reply among it", got)
 	}
 	seen.mu.Unlock()
 	if listening.times("q") != 1 {

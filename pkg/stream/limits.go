@@ -58,7 +58,7 @@ func StoredBytes(data int) int32 { return int32(data) + 64<<10 }
 // RequiredPayload is the max_payload that the NATS server must have for events up to the limit, in bytes.
 func RequiredPayload(l Limits) int64 { return int64(l.WithDefaults().MaxEventBytes) + retryRoom }
 
-// WithDefaults returns the limits with no field left zero but MaxMessages.
+// WithDefaults returns the limits with no field left zero but MaxMessages, and those of an archive where there is none.
 func (l Limits) WithDefaults() Limits {
 	setDefault(&l.MaxBytes, 1<<30)
 	setDefault(&l.MaxEventBytes, StoredBytes(1<<20))
@@ -66,7 +66,9 @@ func (l Limits) WithDefaults() Limits {
 	setDefault(&l.DuplicateWindow, 2*time.Minute)
 	setDefault(&l.ParkedMaxAge, 7*24*time.Hour)
 	setDefault(&l.ParkedMaxBytes, max(l.MaxBytes/10, minParkedBytes))
-	setDefault(&l.ArchiveMaxBytes, l.MaxBytes)
+	if l.ArchiveMaxAge > 0 {
+		setDefault(&l.ArchiveMaxBytes, l.MaxBytes)
+	}
 	return l
 }
 
