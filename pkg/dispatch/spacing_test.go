@@ -104,6 +104,7 @@ func TestLaneKeepsItsRate(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if n := most(begun, time.Second); n > 40 || len(begun) < 5*35 || len(begun)+refused != 50*20 {
 			t.Errorf("%d in a second, %d in all, %d refused", n, len(begun), refused)
 		}
@@ -141,6 +142,7 @@ func TestPauseKeepsThoseThatWaitForTheirTurn(t *testing.T) {
 				synctest.Wait()
 				stop(l)
 				time.Sleep(time.Minute)
+				synctest.Wait()
 				if began != 1 || kept != 2 || l.active != 0 {
 					t.Errorf("%d began and %d did not, want 1 and 2; %d active", began, kept, l.active)
 				}
