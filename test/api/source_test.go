@@ -339,6 +339,14 @@ func TestSourceFollowsItsSecret(t *testing.T) {
 	}
 	kube.Apply(t, w.namespace, kafkaSourceYAML("orders", kafka.servers, `topics: [orders], sink: {uri: 'http://127.0.0.1:1/'}, net: {sasl: {enable: true,
 		user: {secretKeyRef: {name: kafka, key: user}}, password: {secretKeyRef: {name: kafka, key: password}}}}`))
+	w.waitSource(t, "orders", ready, "False", sourcesv1.ReasonSecretNotReadable, "permit it in namespace "+w.namespace)
+	kube.Apply(t, w.namespace, `
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: millrace-source-secrets}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: millrace-source-secrets}
+subjects: [{kind: ServiceAccount, name: broker-source, namespace: millrace-system}]
+`)
 	w.waitSource(t, "orders", ready, "False", sourcesv1.ReasonSecretMissing, "there is no Secret "+w.namespace+"/kafka with the key")
 	kube.Apply(t, w.namespace, secret("wrong"))
 	s := w.waitSource(t, "orders", ready, "False", "AuthenticationFailed")

@@ -261,7 +261,7 @@ func TestNATSHangs(t *testing.T) {
 	c.StartAll(t, 1)
 	p := newProducer(t, c.URL("b"))
 	p.recover(t, 100)
-	c.NATS.Signal(t, syscall.SIGSTOP)
+	c.NATS.Freeze(t)
 	codes := make([]answer, 150)
 	var wg sync.WaitGroup
 	for i := range codes {

@@ -127,9 +127,9 @@ func TestKafkaToTriggers(t *testing.T) {
 	harness.Eventually(t, "the lag is 0", func() error {
 		metrics := get(t, dev.Admin+"/metrics")
 		for _, line := range []string{
-			`millrace_source_lag{source="default/orders"} 0`, `millrace_source_assigned{source="default/orders"} 2`,
-			`millrace_source_events_total{outcome="sent",source="default/orders"} 100`,
-			`millrace_source_ready{reason="Ready",source="default/orders"} 1`,
+			`millrace_source_lag{kind="KafkaSource",source="default/orders"} 0`, `millrace_source_assigned{kind="KafkaSource",source="default/orders"} 2`,
+			`millrace_source_events_total{kind="KafkaSource",outcome="sent",source="default/orders"} 100`,
+			`millrace_source_ready{kind="KafkaSource",reason="Ready",source="default/orders"} 1`,
 		} {
 			if !strings.Contains(metrics, line) {
 				return fmt.Errorf("metrics lack %s", line)

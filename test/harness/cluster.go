@@ -252,6 +252,18 @@ func (p *Process) CPU(t testing.TB) time.Duration {
 	return time.Duration(ticks) * time.Second / 100 // USER_HZ is 100 on every Linux that Go runs on
 }
 
+// Freeze has the process stand still until it gets SIGCONT. It returns when no thread of it runs any more.
+func (p *Process) Freeze(t testing.TB) {
+	t.Helper()
+	p.Signal(t, syscall.SIGSTOP)
+	Eventually(t, p.Name+" stands still", func() error {
+		if stat := p.proc(t, "stat"); !strings.Contains(stat, ") T ") {
+			return fmt.Errorf("stat is %s", stat)
+		}
+		return nil
+	})
+}
+
 func (p *Process) proc(t testing.TB, file string) string {
 	t.Helper()
 	if runtime.GOOS != "linux" {

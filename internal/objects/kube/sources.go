@@ -150,7 +150,7 @@ func (s *secrets) get(ctx context.Context, name types.NamespacedName, last *know
 		now.values = nil
 	case apierrors.IsForbidden(err):
 		now.values = nil
-		now.err = resolve.Faultf("broker-source may not get Secret %s: give its ServiceAccount a Role that lets it", name)
+		now.err = resolve.Faultf("broker-source may not get Secret %s: permit it in namespace %s by a RoleBinding of its ServiceAccount to the ClusterRole millrace-source-secrets", name, name.Namespace)
 	default:
 		s.log.WarnContext(ctx, "cannot read a secret; what was read last stays in use", slog.String("secret", name.String()), slog.Any("error", err))
 		now.err = errAway
