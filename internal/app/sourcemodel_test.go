@@ -39,7 +39,8 @@ spec: {bootstrapServers: ["kafka:9092"], topics: [orders], sink: {uri: "http://1
 		"spec":       {"", "retry: 3, timeout: PT4S, backoffDelay: PT1S, backoffPolicy: linear", policy{3, 4 * time.Second, time.Second, 3 * time.Second}},
 		"both": {
 			`k8s.aliyun.com/retry-count: "5", k8s.aliyun.com/retry-interval: "2", k8s.aliyun.com/req-timeout: "7"`,
-			"retry: 3, timeout: PT4S, backoffDelay: PT1S, backoffPolicy: linear", policy{3, 4 * time.Second, time.Second, 3 * time.Second},
+			"retry: 3, timeout: PT4S, backoffDelay: PT1S, backoffPolicy: linear",
+			policy{3, 4 * time.Second, time.Second, 3 * time.Second},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
