@@ -181,7 +181,7 @@ func TestPrinterColumns(t *testing.T) {
 	namespace := kube.Namespace(t)
 	kube.Apply(t, namespace, everything)
 	for kind, want := range map[string]string{
-		"broker": "NAME URL AGE READY REASON", "trigger": "NAME BROKER SUBSCRIBER_URI AGE READY REASON",
+		"broker": "NAME URL AGE READY REASON", "trigger": "NAME BROKER SUBSCRIBER_URI AGE READY REASON PAUSED",
 	} {
 		out := kubectl(t, "get", kind, "-n", namespace)
 		if header, _, _ := strings.Cut(out, "\n"); strings.Join(strings.Fields(header), " ") != want {
