@@ -344,7 +344,7 @@ func TestSourceFollowsItsSecret(t *testing.T) {
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
 metadata: {name: millrace-source-secrets}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: millrace-source-secrets-`+w.system+`}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: millrace-source-secrets}
 subjects: [{kind: ServiceAccount, name: broker-source, namespace: `+w.system+`}]
 `)
 	w.waitSource(t, "orders", ready, "False", sourcesv1.ReasonSecretMissing, "there is no Secret "+w.namespace+"/kafka with the key")
