@@ -21,6 +21,10 @@ func TestSBOM(t *testing.T) {
 	folder := t.TempDir()
 	list := exec.CommandContext(t.Context(), filepath.Join("..", "..", "hack", "sbom.sh"), folder, "v1.2.3", program)
 	// Nothing is looked up anywhere.
+	// The tool itself is got and built before the network is taken away.
+	if out, err := exec.CommandContext(t.Context(), "go", "tool", "-n", "cyclonedx-gomod").CombinedOutput(); err != nil {
+		t.Fatalf("build the tool: %v\n%s", err, out)
+	}
 	list.Env = append(os.Environ(), "HTTP_PROXY=http://127.0.0.1:1", "HTTPS_PROXY=http://127.0.0.1:1")
 	if out, err := list.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
