@@ -1,9 +1,6 @@
 package kafka
 
 import (
-	"encoding/base64"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"slices"
@@ -14,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"millrace.dev/pkg/event"
+	"millrace.dev/pkg/source"
 )
 
 // EventType is the type of the event made of a record that is not a CloudEvent.
@@ -39,10 +37,6 @@ const (
 	// attributePrefix begins the headers of a CloudEvent in binary mode (CloudEvents Kafka binding, section 3.2).
 	attributePrefix = "ce_"
 	contentType     = "content-type"
-	// maxHeaders leaves room in an event for its other attributes.
-	maxHeaders = event.MaxAttributes - 32
-	// maxNameBytes bounds the part of an extension's name that comes from a header.
-	maxNameBytes = 64
 )
 
 // mapper makes events of records. It is immutable.
@@ -61,7 +55,7 @@ func (m *mapper) event(r *kgo.Record) *event.Event {
 	if e == nil {
 		e = m.wrap(r)
 		if malformed != nil {
-			e.Set(extMalformed, printable(malformed.Error()), event.String)
+			e.Set(extMalformed, source.Printable(malformed.Error()), event.String)
 		}
 	}
 	for _, a := range m.overrides {
@@ -93,7 +87,7 @@ func decodeEvent(r *kgo.Record) (*event.Event, error) {
 
 // decodeBinary decodes a CloudEvent in binary mode. Header values are plain UTF-8 (Kafka binding, section 3.2.3).
 func decodeBinary(r *kgo.Record, media string) (*event.Event, error) {
-	if len(r.Headers) > maxHeaders {
+	if len(r.Headers) > source.MaxMapped {
 		return nil, errors.New("it has too many headers")
 	}
 	e := &event.Event{Data: r.Value, Attributes: make([]event.Attribute, 0, len(r.Headers)+4)}
@@ -126,7 +120,8 @@ func (m *mapper) wrap(r *kgo.Record) *event.Event {
 	if r.Timestamp.UnixMilli() >= 0 {
 		e.Set(event.Time, r.Timestamp.UTC().Format(time.RFC3339Nano), event.String)
 	}
-	if media := dataContentType(r); media != "" {
+	claimed, _ := header(r, contentType)
+	if media := source.DataContentType(claimed, r.Value); media != "" {
 		e.Set(event.DataContentType, media, event.String)
 	}
 	var encoded []string
@@ -145,29 +140,15 @@ func (m *mapper) wrap(r *kgo.Record) *event.Event {
 	return e
 }
 
-// dataContentType is the media type of a record's value: that of its header, or JSON if it is that.
-func dataContentType(r *kgo.Record) string {
-	media, _ := header(r, contentType)
-	switch {
-	case len(r.Value) == 0:
-		return ""
-	case event.IsText(media) && event.DetectMode(media) == event.ModeBinary:
-		return media
-	case json.Valid(r.Value):
-		return "application/json"
-	}
-	return ""
-}
-
 // setHeaders gives e an extension for each header of the record, and returns the names of those that are base64. Of
 // headers with the same name the last counts, as in Kafka's own clients.
 func setHeaders(e *event.Event, r *kgo.Record) (encoded []string) {
-	for _, h := range r.Headers[:min(len(r.Headers), maxHeaders)] {
+	for _, h := range r.Headers[:min(len(r.Headers), source.MaxMapped)] {
 		if len(h.Value) == 0 {
 			continue // an attribute cannot be empty
 		}
-		name := extHeader + attributeName(h.Key)
-		text, asBase64 := textOf(h.Value)
+		name := extHeader + source.AttributeName(h.Key)
+		text, asBase64 := source.Text(string(h.Value))
 		e.Set(name, text, event.String)
 		encoded = slices.DeleteFunc(encoded, func(s string) bool { return s == name })
 		if asBase64 {
@@ -175,29 +156,6 @@ func setHeaders(e *event.Event, r *kgo.Record) (encoded []string) {
 		}
 	}
 	return encoded
-}
-
-// attributeName keeps of a header's name what an attribute's name may have: lower-case letters and digits. Of a name
-// without any, it is the bytes in hexadecimal.
-func attributeName(key string) string {
-	name := strings.Map(func(c rune) rune {
-		if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' {
-			return c
-		}
-		return -1
-	}, strings.ToLower(key))
-	if name == "" {
-		name = hex.EncodeToString([]byte(key[:min(len(key), maxNameBytes/2)]))
-	}
-	return name[:min(len(name), maxNameBytes)]
-}
-
-// textOf returns bytes as the value of an attribute, in base64 if they are not text.
-func textOf(b []byte) (text string, asBase64 bool) {
-	if s := string(b); event.IsText(s) {
-		return s, false
-	}
-	return base64.StdEncoding.EncodeToString(b), len(b) > 0
 }
 
 // header returns the last header with the name, which is in lower case.
@@ -222,15 +180,6 @@ func passOn(r *kgo.Record) []event.Header {
 		}
 	}
 	return event.PassOn(headers)
-}
-
-// printable makes an attribute's value of any text.
-func printable(s string) string {
-	const longest = 256
-	if s = s[:min(len(s), longest)]; event.IsText(s) {
-		return s
-	}
-	return strconv.QuoteToASCII(s)
 }
 
 // identity tells a record from all others of a source. The time tells it from one of a topic of the same name that was

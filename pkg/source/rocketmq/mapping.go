@@ -4,9 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"compress/gzip"
-	"encoding/base64"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +17,7 @@ import (
 	v2 "github.com/apache/rocketmq-clients/golang/v5/protocol/v2"
 
 	"millrace.dev/pkg/event"
+	"millrace.dev/pkg/source"
 )
 
 // EventType is the type of the event made of a message that is not a CloudEvent.
@@ -45,10 +43,6 @@ const (
 const (
 	// attributePrefix begins the properties of a CloudEvent in binary mode, in the CloudEvents RocketMQ binding.
 	attributePrefix = "ce_"
-	// maxProperties leaves room in an event for its other attributes.
-	maxProperties = event.MaxAttributes - 32
-	// maxNameBytes bounds the part of an extension's name that comes from a property.
-	maxNameBytes = 64
 	// maxUnpackedBytes bounds what a compressed body may become.
 	maxUnpackedBytes = 32 << 20
 )
@@ -72,7 +66,7 @@ func (m *mapper) event(msg *v2.Message) *event.Event {
 	if e == nil {
 		e = m.wrap(msg, body)
 		if err != nil {
-			e.Set(extMalformed, printable(err.Error()), event.String)
+			e.Set(extMalformed, source.Printable(err.Error()), event.String)
 		}
 	}
 	for _, a := range m.overrides {
@@ -125,7 +119,7 @@ func decodeEvent(msg *v2.Message, body []byte) (*event.Event, error) {
 // decodeBinary decodes a CloudEvent in binary mode.
 func decodeBinary(msg *v2.Message, body []byte, media string) (*event.Event, error) {
 	properties := msg.GetUserProperties()
-	if len(properties) > maxProperties {
+	if len(properties) > source.MaxMapped {
 		return nil, errors.New("it has too many properties")
 	}
 	if bytes.Equal(body, []byte{0}) {
@@ -159,7 +153,7 @@ func (m *mapper) wrap(msg *v2.Message, body []byte) *event.Event {
 	if born := p.GetBornTimestamp(); born != nil {
 		e.Set(event.Time, born.AsTime().UTC().Format(time.RFC3339Nano), event.String)
 	}
-	if media := dataContentType(msg, body); media != "" {
+	if media := source.DataContentType(mediaType(msg), body); media != "" {
 		e.Set(event.DataContentType, media, event.String)
 	}
 	e.Set(extQueue, strconv.Itoa(int(p.GetQueueId())), event.Integer)
@@ -171,8 +165,8 @@ func (m *mapper) wrap(msg *v2.Message, body []byte) *event.Event {
 			return // an attribute cannot be empty
 		}
 		encoded = slices.DeleteFunc(encoded, func(s string) bool { return s == name })
-		if !event.IsText(value) {
-			value = base64.StdEncoding.EncodeToString([]byte(value))
+		value, asBase64 := source.Text(value)
+		if asBase64 {
 			encoded = append(encoded, name)
 		}
 		e.Set(name, value, event.String)
@@ -183,8 +177,8 @@ func (m *mapper) wrap(msg *v2.Message, body []byte) *event.Event {
 	text(extPartitionKey, p.GetMessageGroup())
 	properties := msg.GetUserProperties()
 	for i, key := range slices.Sorted(maps.Keys(properties)) {
-		if i < maxProperties {
-			text(extProperty+attributeName(key), properties[key])
+		if i < source.MaxMapped {
+			text(extProperty+source.AttributeName(key), properties[key])
 		}
 	}
 	if len(encoded) > 0 {
@@ -201,35 +195,6 @@ func mediaType(msg *v2.Message) string {
 		}
 	}
 	return ""
-}
-
-// dataContentType is the media type of a message's body: that of its property, or JSON if it is that.
-func dataContentType(msg *v2.Message, body []byte) string {
-	media := mediaType(msg)
-	switch {
-	case len(body) == 0:
-		return ""
-	case event.IsText(media) && event.DetectMode(media) == event.ModeBinary:
-		return media
-	case json.Valid(body):
-		return "application/json"
-	}
-	return ""
-}
-
-// attributeName keeps of a property's name what an attribute's name may have: lower-case letters and digits. Of a name
-// without any, it is the bytes in hexadecimal.
-func attributeName(key string) string {
-	name := strings.Map(func(c rune) rune {
-		if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' {
-			return c
-		}
-		return -1
-	}, strings.ToLower(key))
-	if name == "" {
-		name = hex.EncodeToString([]byte(key[:min(len(key), maxNameBytes/2)]))
-	}
-	return name[:min(len(name), maxNameBytes)]
 }
 
 // property returns the user property with the name, which is in lower case.
@@ -251,13 +216,4 @@ func passOn(msg *v2.Message) []event.Header {
 		}
 	}
 	return event.PassOn(headers)
-}
-
-// printable makes an attribute's value of any text.
-func printable(s string) string {
-	const longest = 256
-	if s = s[:min(len(s), longest)]; event.IsText(s) {
-		return s
-	}
-	return strconv.QuoteToASCII(s)
 }
