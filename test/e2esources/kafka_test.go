@@ -1,5 +1,6 @@
 // Package e2esources runs sources against real servers. It is skipped unless MILLRACE_KAFKA_JARS names the folder with the
-// jars of Apache Kafka, as `make e2e-sources` sees to.
+// jars of Apache Kafka, and MILLRACE_ROCKETMQ_JARS those of
+// Apache RocketMQ, as `make e2e-sources` sees to.
 package e2esources
 
 import (
