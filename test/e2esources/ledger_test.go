@@ -137,27 +137,33 @@ func write(t *testing.T, client *kgo.Client, total int, written *atomic.Int64) {
 // verify reads the stream and holds it to having each record once and in order. lane says among which events of a source there is an order.
 func verify(t *testing.T, c *harness.Cluster, want int, lane func(*event.Event) string) {
 	t.Helper()
-	conn, err := stream.Dial(stream.ConnOptions{URL: c.NATSURL(), Name: "ledger", Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(conn.Close)
 	b := newBook(lane)
-	names := harness.BrokerNames(t, c.Manifests, "b")
-	consumption, err := conn.Consume(t.Context(), stream.ConsumeOptions{Stream: names.Events}, func(d *stream.Delivery) {
-		b.enter(d.Event, d.Deliveries() > 1)
-		d.Ack()
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = consumption.Stop(context.Background()) }()
+	defer follow(t, c, b.enter)()
 	harness.Reach(t, "all records are in the stream", want, b.count)
 	lost, twice, late := b.verdict(want)
 	t.Logf("%d records: %d lost, %d stored twice, %d out of order", want, lost, twice, late)
 	if lost+twice+late > 0 {
 		t.Errorf("want each record once and in order")
 	}
+}
+
+// follow has all entered that is and comes in the Broker's stream, until stop is called. again says that it may have been entered before.
+func follow(t *testing.T, c *harness.Cluster, enter func(e *event.Event, again bool)) (stop func()) {
+	t.Helper()
+	conn, err := stream.Dial(stream.ConnOptions{URL: c.NATSURL(), Name: "ledger", Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	names := harness.BrokerNames(t, c.Manifests, "b")
+	consumption, err := conn.Consume(t.Context(), stream.ConsumeOptions{Stream: names.Events}, func(d *stream.Delivery) {
+		enter(d.Event, d.Deliveries() > 1)
+		d.Ack()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() { _ = consumption.Stop(context.Background()) }
 }
 
 // book keeps what was stored of each lane.

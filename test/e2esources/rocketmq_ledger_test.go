@@ -3,7 +3,6 @@ package e2esources
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -15,7 +14,6 @@ import (
 	v2 "github.com/apache/rocketmq-clients/golang/v5/protocol/v2"
 
 	"millrace.dev/pkg/event"
-	"millrace.dev/pkg/stream"
 	"millrace.dev/test/harness"
 )
 
@@ -127,7 +125,7 @@ func TestRocketMQLedger(t *testing.T) {
 	subscribers.down.Store(false)
 
 	b := newRocketMQBook()
-	stop := b.follow(t, c)
+	stop := follow(t, c, b.enter)
 	defer func() {
 		if t.Failed() {
 			t.Logf("of %d messages missing in the stream:%s", each, b.missing(each))
@@ -227,25 +225,6 @@ type rocketMQBook struct {
 
 func newRocketMQBook() *rocketMQBook {
 	return &rocketMQBook{seen: map[int]bool{}, last: map[string]int{}}
-}
-
-// follow enters all that comes into the Broker's stream, until stop is called.
-func (b *rocketMQBook) follow(t *testing.T, c *harness.Cluster) (stop func()) {
-	t.Helper()
-	conn, err := stream.Dial(stream.ConnOptions{URL: c.NATSURL(), Name: "ledger", Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(conn.Close)
-	names := harness.BrokerNames(t, c.Manifests, "b")
-	consumption, err := conn.Consume(t.Context(), stream.ConsumeOptions{Stream: names.Events}, func(d *stream.Delivery) {
-		b.enter(d.Event, d.Deliveries() > 1)
-		d.Ack()
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return func() { _ = consumption.Stop(context.Background()) }
 }
 
 func (b *rocketMQBook) enter(e *event.Event, again bool) {
