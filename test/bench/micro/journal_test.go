@@ -1,11 +1,15 @@
 package micro
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
 	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"testing"
@@ -23,6 +27,17 @@ const (
 	journalLookups  = 100
 	journalBytes    = 2 << 30
 )
+
+const whyManifests = `
+apiVersion: eventing.knative.dev/v1
+kind: Broker
+metadata: {name: live, namespace: default, annotations: {eventing.knative.dev/broker.class: Millrace}}
+---
+apiVersion: eventing.knative.dev/v1
+kind: Trigger
+metadata: {name: gifts, namespace: default}
+spec: {broker: live, subscriber: {uri: "http://127.0.0.1:9"}}
+`
 
 // journalLayout is a way to lay records out in a stream.
 type journalLayout struct {
@@ -47,16 +62,7 @@ func BenchmarkJournal(b *testing.B) {
 	} {
 		b.Run(l.name, func(b *testing.B) {
 			c := harness.NewCluster(b, programs.Dir(b), "")
-			c.StartNATS(b)
-			connect(b, c) // waits until the server answers
-			conn, err := stream.Dial(stream.ConnOptions{URL: c.NATSURL(), Logger: slog.New(slog.DiscardHandler)})
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer conn.Close()
-			harness.Eventually(b, "the journal is there", func() error {
-				return conn.EnsureJournal(b.Context(), stream.JournalLimits{MaxBytes: journalBytes})
-			})
+			conn := startJournal(b, c)
 			before := c.NATS.CPU(b)
 			fillJournal(b, conn, l)
 			used := c.NATS.CPU(b) - before
@@ -83,6 +89,53 @@ func BenchmarkJournal(b *testing.B) {
 			b.ReportMetric(float64(state.Bytes)/journalRecords, "B/record")
 		})
 	}
+}
+
+// startJournal starts a store with an empty journal.
+func startJournal(b *testing.B, c *harness.Cluster) *stream.Conn {
+	b.Helper()
+	c.StartNATS(b)
+	connect(b, c) // waits until the server answers
+	conn, err := stream.Dial(stream.ConnOptions{URL: c.NATSURL(), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(conn.Close)
+	harness.Eventually(b, "the journal is there", func() error {
+		return conn.EnsureJournal(b.Context(), stream.JournalLimits{MaxBytes: journalBytes})
+	})
+	return conn
+}
+
+// BenchmarkWhy runs the command `millrace why` for events at random among 1,000,000 records, and reports the 95th percentile and the
+// median of the time that whoever typed it waits: starting the program, a filter's reading of the journal and asking of the store, and printing.
+func BenchmarkWhy(b *testing.B) {
+	manifests := filepath.Join(b.TempDir(), "broker.yaml")
+	if err := os.WriteFile(manifests, []byte(whyManifests), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	millrace := filepath.Join(harness.Build(b, "millrace.dev/cmd/millrace"), "millrace")
+	c := harness.NewCluster(b, programs.Dir(b), manifests)
+	conn := startJournal(b, c)
+	fillJournal(b, conn, journalLayout{perBlock: 500, subject: func(id string) string { return journal.Subject(journal.Shard(id)) }})
+	filter := c.StartFilter(b)
+	harness.WaitReady(b, filter.Admin+"/readyz")
+	var times []float64
+	for b.Loop() {
+		for range journalLookups {
+			id := journalID(int(rand.Uint64N(journalRecords / recordsPerEvent)))
+			begun := time.Now()
+			out, err := exec.CommandContext(b.Context(), millrace, "why", id, "--admin-url", filter.Admin).CombinedOutput()
+			if err != nil || !bytes.Contains(out, []byte(id)) || !bytes.Contains(out, []byte("default/gifts")) {
+				b.Fatalf("why %s: %v: %s", id, err, out)
+			}
+			times = append(times, float64(time.Since(begun).Microseconds())/1000)
+		}
+	}
+	slices.Sort(times)
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(times[len(times)*95/100], "p95-ms")
+	b.ReportMetric(times[len(times)/2], "median-ms")
 }
 
 func journalID(i int) string {
