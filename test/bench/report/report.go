@@ -129,7 +129,8 @@ const conditions = `- All on the loopback interface of this machine: client, sub
 - Processor time is that of all broker processes, NATS included, divided by the events, or by the deliveries where it says so. The
   client's and the subscribers' is not in it.
 - "bare" is a net/http handler in a process of its own that publishes the same message asynchronously to a stream of the same settings and
-  answers 202 after its ack. It checks nothing.
+  answers 202 after its ack. It checks nothing. Goals in events a second and in µs were set where it stored 35,700 events a second at 28 µs
+  each; where it is slower, what counts is the ratio to it, whose goal is that of the two figures.
 - Latency counts from when an event was due to be sent until the subscriber has it, so that a stall counts for all that it holds up.
 - The run fails if a ledger misses an event, or has one twice.
 `
