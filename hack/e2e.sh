@@ -11,15 +11,20 @@ cd "$root"
 export MILLRACE_E2E=1
 package=./test/e2ecluster
 
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir "$work/command"
+go build -trimpath -tags grpcnotrace -o "$work/command/kubectl-millrace" ./cmd/millrace
+export MILLRACE_E2E_COMMAND="$work/command"
+
 if [[ -n ${KUBECONFIG:-} ]]; then
   : "${MILLRACE_E2E_INSTALL:?names the install.yaml with the images to test, see make install-yaml}"
   : "${MILLRACE_E2E_PROBE:?names the image of test/e2ecluster/probe}"
-  exec go test -count=1 -timeout 15m "$@" "$package"
+  go test -count=1 -timeout 15m "$@" "$package"
+  exit
 fi
 
 state="${TMPDIR:-/tmp}/millrace-e2e"
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
 hack/kube-node.sh up "$state" >/dev/null
 finish() {
   rm -rf "$work"
