@@ -18,6 +18,9 @@ import (
 const (
 	soakRate  = 2000
 	soakEvery = 5 * time.Second
+	// heapGoal is how large Go lets the heap become until it collects garbage: a fixed multiple of what is alive.
+	heapGoal     = "go_memstats_next_gc_bytes"
+	heapOfFilter = "the filter's heap at its next collection"
 	// attempts is the metric by which the work of filters is compared.
 	attempts = "millrace_trigger_attempts_total"
 )
@@ -105,11 +108,7 @@ func unevenness(ctx context.Context, r *rig.Rig) (percent float64, err error) {
 	var counts []float64
 	sum := 0.0
 	for _, admin := range r.Admin {
-		var text bytes.Buffer
-		if err := rig.Get(ctx, admin+"/metrics", &text); err != nil {
-			return 0, err
-		}
-		n, err := sumOf(text.String(), attempts)
+		n, err := sumOver(ctx, []string{admin}, attempts)
 		if err != nil {
 			return 0, err
 		}
@@ -119,14 +118,31 @@ func unevenness(ctx context.Context, r *rig.Rig) (percent float64, err error) {
 	return 100 * (slices.Max(counts) - mean) / mean, nil
 }
 
+// sumOver adds up all series of a metric of the admin ports.
+func sumOver(ctx context.Context, admins []string, metric string) (sum float64, err error) {
+	for _, admin := range admins {
+		var text bytes.Buffer
+		if err := rig.Get(ctx, admin+"/metrics", &text); err != nil {
+			return 0, err
+		}
+		n, err := sumOf(text.String(), metric)
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
 // sumOf adds up all series of the metric in the Prometheus text format.
 func sumOf(text, metric string) (sum float64, err error) {
 	found := false
 	for line := range strings.Lines(text) {
-		if !strings.HasPrefix(line, metric+"{") {
+		rest, ok := strings.CutPrefix(line, metric)
+		if !ok || rest[0] != '{' && rest[0] != ' ' {
 			continue
 		}
-		fields := strings.Fields(line[strings.LastIndexByte(line, '}')+1:])
+		fields := strings.Fields(rest[strings.LastIndexByte(rest, '}')+1:])
 		n, err := strconv.ParseFloat(fields[0], 64)
 		if err != nil {
 			return 0, fmt.Errorf("metric %s: %w", metric, err)
@@ -168,7 +184,8 @@ func (b *bench) soak(ctx context.Context) (err error) {
 	}
 	t.slices = []slice{s}
 	b.add(t, "p99 of the latency", "ms", nil, func(s slice) float64 { return s.quantile(99) })
-	for _, role := range []string{"ingress", "filter", "nats"} {
+	// What a stall of the machine piled up once the runtime gives back slowly, so the filter's heap is looked at too.
+	for _, role := range []string{"ingress", "filter", heapOfFilter, "nats"} {
 		samples := memory[role]
 		fifth := len(samples) / 5
 		late, early := report.Median(samples[len(samples)-fifth:]), report.Median(samples[fifth:2*fifth])
@@ -199,6 +216,11 @@ func (b *bench) watch(ctx context.Context, r *rig.Rig, memory map[string][]float
 		for role, bytes := range rss {
 			memory[role] = append(memory[role], float64(bytes)/mebibyte)
 		}
+		heap, err := sumOver(ctx, r.Admin, heapGoal)
+		if err != nil {
+			return err
+		}
+		memory[heapOfFilter] = append(memory[heapOfFilter], heap/mebibyte)
 		if n%12 == 0 {
 			b.say("memory in MiB: ingress %d, filter %d, nats %d", rss["ingress"]/mebibyte, rss["filter"]/mebibyte, rss["nats"]/mebibyte)
 		}
