@@ -135,6 +135,7 @@ func TestEachEndpointAsks(t *testing.T) {
 		{"GET", parked + "/1", "get parkedevents.millrace.dev/data in namespace default"},
 		{"POST", parked + "/redrive", "create parkedevents.millrace.dev/redrive in namespace default"},
 		{"DELETE", parked, "deletecollection parkedevents.millrace.dev in namespace default"},
+		{"PUT", "triggers/default/a/paused", "patch triggers.eventing.knative.dev in namespace default"},
 		{"GET", "stats", "get statistics.millrace.dev in all namespaces"},
 		{"GET", "stats?namespace=other", "get statistics.millrace.dev in namespace other"},
 		{"GET", "journal/events?id=1", "get journal.millrace.dev in all namespaces"},

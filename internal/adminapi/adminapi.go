@@ -14,6 +14,7 @@
 //
 //	GET    /stats                               counts of Brokers and Triggers
 //	GET    /journal/events?id=…                 what became of the events of an id
+//	PUT    /triggers/{namespace}/{trigger}/paused  pause a Trigger, or resume it, while the process lives; dev mode only
 //	GET    /replays, POST and DELETE below a Broker's /replays: replays of archived events
 //	GET    /journal/tail                        records of the journal as they come, one JSON object a line
 //
@@ -54,6 +55,7 @@ type Reader interface {
 	ListParked(ctx context.Context, n *stream.Names, q stream.ParkedQuery) (stream.ParkedPage, error)
 	GetParked(ctx context.Context, n *stream.Names, sequence uint64) (*stream.Parked, error)
 	Waits(ctx context.Context, stream string, sequence uint64) (bool, error)
+	Oldest(ctx context.Context, stream, subject string) (time.Time, error)
 }
 
 // Remover removes parked events.
@@ -71,9 +73,11 @@ type Redriver interface {
 type Catalog map[string]*Broker
 
 // hint says which Brokers there are.
-func (c Catalog) hint() string {
+func (c Catalog) hint() string { return listHint(slices.Sorted(maps.Keys(c))) }
+
+// listHint says which things of a kind there are.
+func listHint(names []string) string {
 	const most = 10
-	names := slices.Sorted(maps.Keys(c))
 	switch {
 	case len(names) == 0:
 		return "nor any other; check the manifests"
@@ -103,7 +107,7 @@ type Trigger struct {
 	Filter *trigger.Filter
 }
 
-// Options are what a Handler works with. All but Guard, Journal, Replays, Counts, Logger and Now are required.
+// Options are what a Handler works with. All but Guard, Journal, Replays, Pauses, Counts, Logger and Now are required.
 type Options struct {
 	Reader   Reader
 	Remover  Remover
@@ -114,6 +118,8 @@ type Options struct {
 	Journal journal.Store
 	// Replays is where archives and replays are; nil if there are none.
 	Replays replay.Store
+	// Pauses pauses Triggers; nil where manifests alone say which are paused.
+	Pauses Pauser
 	// Counts returns what this process has done for each Trigger in effect; nil if that is not known.
 	Counts func() []TriggerCounts
 	// Catalog returns what exists now. It is called often.
@@ -158,6 +164,7 @@ func New(o Options) *Handler {
 	h.handle("GET "+Prefix+"stats", readStats, h.getStats)
 	h.handle("GET "+Prefix+"journal/events", readJournal, h.getTrace)
 	h.handle("GET "+Prefix+"journal/tail", watchJournal, h.tailJournal)
+	h.handle("PUT "+Prefix+"triggers/{namespace}/{trigger}/paused", pauseTrigger, h.putPaused)
 	h.handleReplays()
 	h.mux.HandleFunc(everythingElse, func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, problemf(http.StatusNotFound, "there is no %s %s", r.Method, r.URL.Path))

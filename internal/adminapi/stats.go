@@ -45,6 +45,9 @@ type TriggerCounts struct {
 	Parked       uint64 `json:"parked"`
 	// Waiting deliveries in the backlog, of all processes.
 	Waiting uint64 `json:"waiting"`
+	// Oldest is since when the oldest of them has waited for the subscriber; absent if none does, or if it was not looked at: that is
+	// done for [maxOldest] Triggers.
+	Oldest *time.Time `json:"oldest,omitempty"`
 	// Active deliveries under way of at most Width, and Queued ones in memory.
 	Active int `json:"active"`
 	Queued int `json:"queued"`
@@ -53,21 +56,27 @@ type TriggerCounts struct {
 	Down bool `json:"down,omitempty"`
 	// Paused says that no delivery is to begin.
 	Paused bool `json:"paused,omitempty"`
+	// RateLimit is how many requests the subscriber may get in any second, from all processes; 0 is no limit.
+	RateLimit int `json:"rateLimit,omitempty"`
 }
+
+// maxOldest bounds for how many Triggers an answer asks the store for the oldest delivery that waits.
+const maxOldest = 100
 
 func (h *Handler) getStats(w http.ResponseWriter, r *http.Request) {
 	s := Stats{At: h.opts.Now(), Brokers: []BrokerCounts{}, Triggers: []TriggerCounts{}}
 	namespace, _ := namespaceOf(r) // was looked at before
-	known := map[string]bool{}
+	known := map[string]int{}      // where it is in s
 	if h.opts.Counts != nil {
 		for _, t := range h.opts.Counts() {
 			if inNamespace(t.Broker, namespace) {
 				t.Ready = true
-				known[t.Trigger] = true
+				known[t.Trigger] = len(s.Triggers)
 				s.Triggers = append(s.Triggers, t)
 			}
 		}
 	}
+	looks := 0
 	for _, b := range h.brokersFor(r) {
 		c, err := h.countBroker(r, b)
 		if err != nil {
@@ -75,9 +84,23 @@ func (h *Handler) getStats(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		s.Brokers = append(s.Brokers, c)
-		for _, t := range b.Triggers {
-			if !known[t.Name] {
+		for uid, t := range b.Triggers {
+			i, ok := known[t.Name]
+			if !ok {
 				s.Triggers = append(s.Triggers, TriggerCounts{Broker: b.key(), Trigger: t.Name, Ready: t.Ready, Reason: t.Reason})
+				continue
+			}
+			if s.Triggers[i].Waiting == 0 || looks == maxOldest {
+				continue
+			}
+			looks++
+			oldest, err := h.opts.Reader.Oldest(r.Context(), b.Names.Retries, b.Names.BacklogPrefix()+uid)
+			if err != nil {
+				writeProblem(w, problemOf(err))
+				return
+			}
+			if !oldest.IsZero() {
+				s.Triggers[i].Oldest = &oldest
 			}
 		}
 	}

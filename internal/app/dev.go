@@ -27,12 +27,13 @@ type DevOptions struct {
 // may be on this machine. o.NATS names the store, an embedded one in `millrace dev`.
 func RunDev(ctx context.Context, o DevOptions) error {
 	o.AllowLoopback = true
+	held := &pauses{by: map[string]bool{}}
+	o.pauser = held
 	p, err := newProcess(ctx, o.Options, parts{ingress: true, filter: true, sources: openSource})
 	if err != nil {
 		return err
 	}
-	source, err := p.files(p.brokerURL)
-	if err != nil {
+	if held.files, err = p.files(p.brokerURL); err != nil {
 		p.closeQuietly(ctx)
 		return err
 	}
@@ -49,7 +50,7 @@ func RunDev(ctx context.Context, o DevOptions) error {
 		return err
 	}
 	defer stopDemo()
-	return p.run(ctx, source)
+	return p.run(ctx, held)
 }
 
 // brokerURL is the address of a Broker that another object refers to.

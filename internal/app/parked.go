@@ -28,6 +28,7 @@ func newParked(conn *stream.Conn, d *dispatch.Dispatcher, o *Options) *parked {
 		Replays: conn,
 		Reader:  conn, Remover: conn, Redriver: redriver, Logger: o.Logger,
 		Guard:   adminapi.Guard{Access: o.Access},
+		Pauses:  o.pauser,
 		Counts:  func() []adminapi.TriggerCounts { return countTriggers(d) },
 		Catalog: func() adminapi.Catalog { return *p.catalog.Load() },
 	}
@@ -56,7 +57,7 @@ func countTriggers(d *dispatch.Dispatcher) []adminapi.TriggerCounts {
 		counts[i] = adminapi.TriggerCounts{
 			Broker: s.Broker, Trigger: s.Trigger, Matched: s.Matched, Attempts: s.Attempts, Failed: s.Attempts - min(s.Attempts, s.Delivered+uint64(s.Active)),
 			Delivered: s.Delivered, DeadLettered: s.DeadLettered, Parked: s.Parked, Waiting: s.Waiting,
-			Active: s.Active, Queued: s.Queued, Width: s.Width, Down: s.GateClosed, Paused: s.Paused,
+			Active: s.Active, Queued: s.Queued, Width: s.Width, Down: s.GateClosed, Paused: s.Paused, RateLimit: s.RateLimit,
 		}
 	}
 	return counts

@@ -76,7 +76,8 @@ type Options struct {
 	// LogDeliveries has one in so many successful deliveries logged; 0 for none.
 	LogDeliveries int
 
-	tracer observe.Tracer // nil for none
+	tracer observe.Tracer  // nil for none
+	pauser adminapi.Pauser // nil where manifests alone say which Triggers are paused
 }
 
 func (o Options) withDefaults() Options {

@@ -28,24 +28,33 @@ type completion = func(cmd *cobra.Command, args []string, toComplete string) ([]
 // offered where it cannot be asked.
 func (f *adminFlags) complete(list func(ctx context.Context, c *adminapi.Client, args []string) ([]cobra.Completion, error)) completion {
 	return func(cmd *cobra.Command, args []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
-		defer cancel()
-		cmd.SetContext(ctx)
-		f.output, f.changes = f.formats[0], false // a word not yet written must not keep others from being offered
-		c, err := f.client(cmd)
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		found, err := list(ctx, c, args)
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		found = slices.DeleteFunc(found, func(word string) bool {
-			word, about, _ := strings.Cut(word, "\t")
-			return !strings.HasPrefix(word, toComplete) || terminal.Safe(word) != word || terminal.Safe(about) != about
+		return f.offer(cmd, toComplete, func(ctx context.Context) ([]cobra.Completion, error) {
+			c, err := f.client(cmd)
+			if err != nil {
+				return nil, err
+			}
+			return list(ctx, c, args)
 		})
-		return found, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
 	}
+}
+
+// offer completes a word with what list returns, whose time is bounded.
+func (f *adminFlags) offer(cmd *cobra.Command, toComplete string,
+	list func(context.Context) ([]cobra.Completion, error),
+) ([]cobra.Completion, cobra.ShellCompDirective) {
+	ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
+	defer cancel()
+	cmd.SetContext(ctx)
+	f.output, f.changes = f.formats[0], false // a word not yet written must not keep others from being offered
+	found, err := list(ctx)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	found = slices.DeleteFunc(found, func(word string) bool {
+		word, about, _ := strings.Cut(word, "\t")
+		return !strings.HasPrefix(word, toComplete) || terminal.Safe(word) != word || terminal.Safe(about) != about
+	})
+	return found, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
 }
 
 // registerCompletions adds completions to flags of these names; of those that the command does not have none.

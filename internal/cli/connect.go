@@ -64,15 +64,21 @@ type adminFlags struct {
 }
 
 func (f *adminFlags) register(cmd *cobra.Command, formats ...string) {
+	f.registerWay(cmd, formats...)
+	flags := cmd.Flags()
+	flags.BoolVarP(&f.all, allNamespacesFlag, "A", false, "look in all namespaces")
+	flags.StringVar(&f.kube.ServiceAccount, serviceAccountFlag, "", "act as this ServiceAccount, `namespace/name`, where the context's user has no token")
+	flags.StringVar(&f.kube.SystemNamespace, systemFlag, cluster.DefaultSystemNamespace, "`namespace` that Millrace runs in")
+}
+
+// registerWay adds the flags of a command that in a cluster speaks to the API server alone.
+func (f *adminFlags) registerWay(cmd *cobra.Command, formats ...string) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.adminURL, adminURLFlag, "", "`URL` of the admin port of millrace dev or of a filter (default "+devURL+" if millrace dev runs there, or else the cluster)")
 	flags.StringVar(&f.tokenFile, adminTokenFileFlag, "", "`file` with the bearer token to send to --"+adminURLFlag)
 	flags.StringVar(&f.kube.Context, contextFlag, "", "`name` of the kubeconfig's context: look in that cluster")
 	flags.StringVar(&f.kube.Kubeconfig, kubeconfigFlag, "", "kubeconfig `file`: look in its cluster (default that of KUBECONFIG, or ~/.kube/config)")
 	flags.StringVarP(&f.kube.Namespace, namespaceFlag, "n", "", "`namespace` to look in (default that of the context; all of millrace dev)")
-	flags.BoolVarP(&f.all, allNamespacesFlag, "A", false, "look in all namespaces")
-	flags.StringVar(&f.kube.ServiceAccount, serviceAccountFlag, "", "act as this ServiceAccount, `namespace/name`, where the context's user has no token")
-	flags.StringVar(&f.kube.SystemNamespace, systemFlag, cluster.DefaultSystemNamespace, "`namespace` that Millrace runs in")
 	f.formats = append([]string{"table", "json", "yaml"}, formats...)
 	flags.StringVarP(&f.output, "output", "o", "table", anyOf(f.formats))
 }
@@ -85,6 +91,19 @@ func anyOf(words []string) string {
 
 // client returns the client of the admin API that the flags, or the environment, lead to.
 func (f *adminFlags) client(cmd *cobra.Command) (*adminapi.Client, error) {
+	in, err := f.way(cmd)
+	switch {
+	case err != nil:
+		return nil, err
+	case in == nil:
+		return f.ofURL()
+	default:
+		return f.ofCluster(cmd, in)
+	}
+}
+
+// way finds where the flags, or the environment, lead to: a cluster, or else the admin port at f.adminURL.
+func (f *adminFlags) way(cmd *cobra.Command) (*cluster.Cluster, error) {
 	if !slices.Contains(f.formats, f.output) {
 		return nil, usageErrorf("--output %q is not known; write %s", f.output, anyOf(f.formats))
 	}
@@ -101,17 +120,18 @@ func (f *adminFlags) client(cmd *cobra.Command) (*adminapi.Client, error) {
 	}
 	switch {
 	case inCluster:
-		return f.ofCluster(cmd, true)
+		return f.find(cmd, true)
 	case f.adminURL != "":
-		return f.ofURL(f.adminURL)
+		return nil, nil //nolint:nilnil // as is said above
 	case !isPlugin(cmd):
 		err := probe(cmd.Context(), devURL)
 		if err == nil {
-			return f.ofURL(devURL)
+			f.adminURL = devURL
+			return nil, nil //nolint:nilnil // as is said above
 		}
 		f.tried = fmt.Sprintf("no millrace dev runs here (%v)", err)
 	}
-	return f.ofCluster(cmd, isPlugin(cmd))
+	return f.find(cmd, isPlugin(cmd))
 }
 
 // environment takes from the environment what no flag says.
@@ -121,8 +141,9 @@ func (f *adminFlags) environment(cmd *cobra.Command, inCluster bool) error {
 		names = append(names, adminURLFlag, adminTokenFileFlag)
 	}
 	for _, name := range names {
-		if value := os.Getenv(cmdline.EnvName(name)); value != "" && !cmd.Flags().Changed(name) {
-			if err := cmd.Flags().Lookup(name).Value.Set(value); err != nil {
+		flag := cmd.Flags().Lookup(name)
+		if value := os.Getenv(cmdline.EnvName(name)); value != "" && flag != nil && !flag.Changed {
+			if err := flag.Value.Set(value); err != nil {
 				return usageErrorf("%s: %w", cmdline.EnvName(name), err)
 			}
 		}
@@ -130,12 +151,12 @@ func (f *adminFlags) environment(cmd *cobra.Command, inCluster bool) error {
 	return nil
 }
 
-func (f *adminFlags) ofURL(url string) (*adminapi.Client, error) {
-	if err := validateURL(url); err != nil {
+func (f *adminFlags) ofURL() (*adminapi.Client, error) {
+	if err := validateURL(f.adminURL); err != nil {
 		return nil, fmt.Errorf("--%s: %w", adminURLFlag, err)
 	}
 	f.home, f.tried = cmp.Or(f.kube.Namespace, defaultNamespace), ""
-	c := &adminapi.Client{URL: url, Namespace: f.kube.Namespace, HTTP: &http.Client{
+	c := &adminapi.Client{URL: f.adminURL, Namespace: f.kube.Namespace, HTTP: &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 	if f.tokenFile == "" {
@@ -151,8 +172,8 @@ func (f *adminFlags) ofURL(url string) (*adminapi.Client, error) {
 	return c, nil
 }
 
-// ofCluster leads to the cluster of the kubeconfig. named says that somebody asked for it.
-func (f *adminFlags) ofCluster(cmd *cobra.Command, named bool) (*adminapi.Client, error) {
+// find returns the cluster of the kubeconfig. named says that somebody asked for it.
+func (f *adminFlags) find(cmd *cobra.Command, named bool) (*cluster.Cluster, error) {
 	found, err := cluster.Find(f.kube)
 	switch {
 	case errors.Is(err, cluster.ErrNone) && f.tried != "":
@@ -165,21 +186,30 @@ func (f *adminFlags) ofCluster(cmd *cobra.Command, named bool) (*adminapi.Client
 		// A dev mode that has stopped must not make its command one for whatever cluster is current.
 		return nil, fmt.Errorf("%s; to change something in the cluster of context %q, name it with --%s", f.tried, found.Context, contextFlag)
 	}
-	url, client, err := found.Connect(cmd.Context())
+	if f.home = found.Namespace; !named && terminal.Interactive(cmd.ErrOrStderr()) {
+		namespace := found.Namespace
+		if f.all {
+			namespace = "all"
+		}
+		style := terminal.StyleFor(cmd.ErrOrStderr())
+		fmt.Fprintln(cmd.ErrOrStderr(), style.Dim(fmt.Sprintf("Context %s, namespace %s.", found.Context, namespace)))
+	}
+	return found, nil
+}
+
+// ofCluster leads to a filter of the cluster.
+func (f *adminFlags) ofCluster(cmd *cobra.Command, in *cluster.Cluster) (*adminapi.Client, error) {
+	url, client, err := in.Connect(cmd.Context())
 	if err != nil {
 		if f.tried != "" {
 			err = fmt.Errorf("%s, and in the cluster: %w", f.tried, err)
 		}
 		return nil, err
 	}
-	f.home, f.tried = found.Namespace, fmt.Sprintf("in the cluster of context %q", found.Context)
-	c := &adminapi.Client{URL: url, HTTP: client, Namespace: found.Namespace}
+	f.tried = fmt.Sprintf("in the cluster of context %q", in.Context)
+	c := &adminapi.Client{URL: url, HTTP: client, Namespace: in.Namespace}
 	if f.all {
 		c.Namespace = ""
-	}
-	if !named && terminal.Interactive(cmd.ErrOrStderr()) {
-		style := terminal.StyleFor(cmd.ErrOrStderr())
-		fmt.Fprintln(cmd.ErrOrStderr(), style.Dim(fmt.Sprintf("Context %s, namespace %s.", found.Context, cmp.Or(c.Namespace, "all"))))
 	}
 	return c, nil
 }

@@ -98,14 +98,35 @@ func (l *parkingLot) PurgeParked(_ context.Context, _ *stream.Names, uid string,
 
 func (l *parkingLot) Waits(context.Context, string, uint64) (bool, error) { return true, nil }
 
+func (l *parkingLot) Oldest(context.Context, string, string) (time.Time, error) {
+	return time.Now().Add(-90 * time.Second), nil
+}
+
 func (l *parkingLot) PublishRetry(context.Context, *stream.Names, string, stream.Message, stream.Progress) (uint64, error) {
 	return 0, l.redrive
+}
+
+// held are the Triggers that were paused by hand, of those there are.
+type held struct {
+	mu sync.Mutex
+	by map[string]bool
+}
+
+func (h *held) Pause(trigger string, paused bool) (adminapi.PauseState, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	was, ok := h.by[trigger]
+	if !ok {
+		return adminapi.PauseState{}, false
+	}
+	h.by[trigger] = paused
+	return adminapi.PauseState{Trigger: trigger, Paused: paused, Changed: was != paused, Override: paused}, true
 }
 
 const deletedUID = "0c5ad8d1-6b9e-5d7f-9a54-3b6ab4f5c001"
 
 // newAdmin serves an admin API with a few parked events of a Broker, and returns its URL. Of the Brokers that a case may
-// name in its comment, "two brokers" adds another one, "full store" lets redrives fail.
+// name in its comment, "two brokers" adds another one, "full store" lets redrives fail, "rooms is paused" says so, and "a filter" pauses none by hand.
 func newAdmin(t *testing.T, comment string) string {
 	t.Helper()
 	lot := &parkingLot{events: map[uint64]stream.Parked{}}
@@ -126,12 +147,17 @@ func newAdmin(t *testing.T, comment string) string {
 	if strings.Contains(comment, "two brokers") {
 		catalog["other/b"] = &adminapi.Broker{Names: stream.NewNames("other", "b", "u2")}
 	}
+	var pauses adminapi.Pauser = &held{by: map[string]bool{"default/gifts": false, "default/rooms": strings.Contains(comment, "rooms is paused")}}
+	if strings.Contains(comment, "a filter") {
+		pauses = nil
+	}
 	s := httptest.NewServer(adminapi.New(adminapi.Options{
+		Pauses: pauses,
 		Reader: lot, Remover: lot, Redriver: lot, Logger: slog.New(slog.DiscardHandler),
 		Catalog: func() adminapi.Catalog { return catalog },
 		Journal: newDiary(),
 		Counts: func() []adminapi.TriggerCounts {
-			return []adminapi.TriggerCounts{{Broker: "default/live", Trigger: "default/gifts", Matched: 7, Attempts: 9, Failed: 5, Delivered: 4, Waiting: 2, Width: 32}}
+			return []adminapi.TriggerCounts{{Broker: "default/live", Trigger: "default/gifts", Matched: 7, Attempts: 9, Failed: 5, Delivered: 4, Waiting: 2, Width: 32, RateLimit: 50}}
 		},
 	}))
 	t.Cleanup(s.Close)

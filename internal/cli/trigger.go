@@ -22,7 +22,7 @@ func newTriggerCommand() *cobra.Command {
 		Use:   "trigger",
 		Short: "Work with Triggers",
 	})
-	cmd.AddCommand(newTriggerTestCommand())
+	cmd.AddCommand(newTriggerListCommand(), newTriggerPauseCommand(true), newTriggerPauseCommand(false), newTriggerTestCommand())
 	return cmd
 }
 

@@ -224,6 +224,8 @@ type TriggerStats struct {
 	GateClosed bool
 	// Paused says that no delivery is to begin.
 	Paused bool
+	// RateLimit is how many deliveries may begin in any second, in all processes together; 0 is no limit.
+	RateLimit int
 	// Waiting deliveries in the store's backlog, as counted a few seconds ago at most.
 	Waiting uint64
 }

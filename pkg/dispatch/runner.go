@@ -344,7 +344,7 @@ func (r *runner) stats() []TriggerStats {
 		l := t.lane.state()
 		all = append(all, TriggerStats{
 			Broker: r.names.Namespace + "/" + r.names.Name, Trigger: t.name, Counts: t.counts.read(),
-			Active: l.active, Queued: l.queued, Width: l.width, GateClosed: l.closed, Paused: l.paused,
+			Active: l.active, Queued: l.queued, Width: l.width, GateClosed: l.closed, Paused: l.paused, RateLimit: t.RateLimit,
 			Waiting: r.retries.waiting(t.key) + r.retries.waiting(t.sink.key),
 		})
 	}

@@ -42,16 +42,36 @@ func newMoody(t *testing.T) *moody {
 	return m
 }
 
-// dlq runs a millrace command and returns its exit code and output.
-func dlq(t *testing.T, admin string, args ...string) (int, string) {
+// millrace runs a command on an admin port and returns its exit code and output.
+func millrace(t *testing.T, admin string, args ...string) (int, string) {
 	t.Helper()
 	var out bytes.Buffer
 	root := cli.NewRoot("millrace")
-	root.SetArgs(append([]string{"dlq"}, append(args, "--admin-url", admin)...))
+	root.SetArgs(append(args, "--admin-url", admin))
 	root.SetOut(&out)
 	root.SetErr(&out)
 	exit := cli.Execute(t.Context(), root)
 	return exit, out.String()
+}
+
+// mustMillrace runs a command that must succeed with an output that holds all of want, and returns that.
+func mustMillrace(t *testing.T, admin, args string, want ...string) string {
+	t.Helper()
+	exit, out := millrace(t, admin, strings.Fields(args)...)
+	if exit != cli.ExitOK {
+		t.Fatalf("millrace %s: exit code %d:\n%s", args, exit, out)
+	}
+	for _, text := range want {
+		if !strings.Contains(out, text) {
+			t.Errorf("millrace %s prints no %q:\n%s", args, text, out)
+		}
+	}
+	return out
+}
+
+func dlq(t *testing.T, admin string, args ...string) (int, string) {
+	t.Helper()
+	return millrace(t, admin, append([]string{"dlq"}, args...)...)
 }
 
 // mustDLQ runs a millrace dlq command that must succeed with an output that holds all of want.
