@@ -115,6 +115,10 @@ fmt: ## Format the Go files
 generate: ## Regenerate deep copies, CRDs, docs/metrics.md and what the Helm chart copies from config/
 	hack/generate.sh
 
+.PHONY: captures
+captures: ## Run the guides and draw the terminals that they show into docs/guides/captures
+	go test -count=1 ./test/guides -run '^TestDayTwo$$' -captures
+
 .PHONY: install-yaml
 install-yaml: ## Render config/install.yaml (IMAGES=prefix TAG=tag INSTALL=file for one that names published images)
 	hack/install-yaml.sh $(INSTALL) $(IMAGES) $(TAG)

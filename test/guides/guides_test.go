@@ -22,14 +22,18 @@ import (
 	"millrace.dev/test/harness"
 )
 
-var update = flag.Bool("update", false, "write what the commands print into the guides")
+var (
+	update   = flag.Bool("update", false, "write what the commands print into the guides, and the images")
+	captures = flag.Bool("captures", false, "write the images of terminals alone")
+)
 
 const root = "../.."
 
-// block is a console block of a guide.
+// block is a console block of a guide, or a comment that has a command run for an image.
 type block struct {
 	first, last int // the lines of its fences
 	commands    []command
+	image       *capture // nil in a console block
 }
 
 type command struct {
@@ -39,6 +43,10 @@ type command struct {
 
 func blocksOf(lines []string) (blocks []block) {
 	for i := 0; i < len(lines); i++ {
+		if c := captureOf(lines[i]); c != nil {
+			blocks = append(blocks, block{image: c})
+			continue
+		}
 		if lines[i] != "```console" {
 			continue
 		}
@@ -194,9 +202,14 @@ func TestDayTwo(t *testing.T) {
 	for _, file := range []string{"examples/day-two/shop.yaml", "examples/day-two/orders.ndjson", "examples/day-two/prometheus.yml", "config/monitoring/alerts.yaml"} {
 		copyFile(t, dir, file, p)
 	}
+	buildCapture(t, dir)
 	s := newShell(t, dir, p)
 	for i := range blocks {
 		b := &blocks[i]
+		if b.image != nil {
+			s.capture(t, b.image)
+			continue
+		}
 		if noPrometheus != nil && b.needsPrometheus() {
 			t.Logf("without Prometheus this is not run: %s", b.commands[0].text)
 			continue
@@ -207,6 +220,11 @@ func TestDayTwo(t *testing.T) {
 	}
 	if *update {
 		write(t, path, lines, blocks)
+	}
+	for i := range blocks {
+		if c := blocks[i].image; c != nil {
+			c.check(t, dir)
+		}
 	}
 }
 
@@ -289,6 +307,9 @@ func write(t *testing.T, path string, lines []string, blocks []block) {
 	var out []string
 	next := 0
 	for _, b := range blocks {
+		if b.image != nil {
+			continue
+		}
 		out = append(out, lines[next:b.first+1]...)
 		for _, c := range b.commands {
 			out = append(out, "$ "+c.text)
