@@ -90,6 +90,8 @@ func listHint(names []string) string {
 // Broker is a Broker and its Triggers.
 type Broker struct {
 	Names *stream.Names
+	// URL is where events for it are posted to; empty if it is not this process that takes them.
+	URL string
 	// Triggers by UID, those that are not in effect included.
 	Triggers map[string]Trigger
 }

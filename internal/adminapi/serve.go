@@ -35,7 +35,7 @@ func (h *Handler) listBrokers(w http.ResponseWriter, r *http.Request) {
 			writeProblem(w, problemOf(err))
 			return
 		}
-		brokers = append(brokers, BrokerInfo{Namespace: b.Names.Namespace, Name: b.Names.Name, Parked: state.Messages, Bytes: state.Bytes})
+		brokers = append(brokers, BrokerInfo{Namespace: b.Names.Namespace, Name: b.Names.Name, Parked: state.Messages, Bytes: state.Bytes, URL: b.URL})
 	}
 	writeJSON(w, map[string]any{"brokers": brokers})
 }

@@ -11,6 +11,8 @@ type BrokerInfo struct {
 	Name      string `json:"name"`
 	Parked    uint64 `json:"parked"`
 	Bytes     uint64 `json:"bytes"`
+	// URL is where events for it are posted to; empty where the process has no ingress.
+	URL string `json:"url,omitempty"`
 }
 
 // Item is a parked event without its data.

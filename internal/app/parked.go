@@ -63,8 +63,14 @@ func countTriggers(d *dispatch.Dispatcher) []adminapi.TriggerCounts {
 	return counts
 }
 
-func (p *parked) apply(set *objects.Set, m *model) {
+// apply takes up what there is. in is nil where events are taken up by others.
+func (p *parked) apply(set *objects.Set, m *model, in *ingress) {
 	c := newCatalog(set, m)
+	if in != nil {
+		for _, b := range c {
+			b.URL = in.url(b.Names)
+		}
+	}
 	p.catalog.Store(&c)
 }
 

@@ -304,7 +304,7 @@ func (p *process) apply(set *objects.Set) {
 	p.provision.apply(m.streams(), len(m.problems) == 0)
 	if p.filter != nil {
 		p.filter.apply(m)
-		p.parked.apply(set, m) // after the filter: it must know a Trigger before events are redriven to it
+		p.parked.apply(set, m, p.ingress) // after the filter: it must know a Trigger before events are redriven to it
 	}
 	if p.ingress != nil {
 		p.ingress.apply(m)

@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +15,7 @@ import (
 	"millrace.dev/internal/adminapi"
 	"millrace.dev/internal/cli/cluster"
 	"millrace.dev/internal/cli/terminal"
+	"millrace.dev/internal/cmdline"
 )
 
 // A completion must not hold up a shell: it has completeTimeout, and offers completeEvents events at most.
@@ -138,6 +141,24 @@ func parkedWords(ctx context.Context, c *adminapi.Client, args []string, word fu
 		}
 	}
 	return words, nil
+}
+
+// completeURLs offers the addresses of the Brokers of millrace dev. Those of a cluster lead nowhere from here.
+func completeURLs(cmd *cobra.Command, _ []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	f := &adminFlags{adminURL: cmp.Or(os.Getenv(cmdline.EnvName(adminURLFlag)), devURL), formats: []string{""}}
+	return f.offer(cmd, toComplete, func(ctx context.Context) (words []cobra.Completion, _ error) {
+		c, err := f.ofURL()
+		if err != nil {
+			return nil, err
+		}
+		infos, err := c.Brokers(ctx)
+		for _, b := range infos {
+			if b.URL != "" {
+				words = append(words, cobra.CompletionWithDesc(b.URL, "Broker "+b.Namespace+"/"+b.Name))
+			}
+		}
+		return words, err
+	})
 }
 
 // upTo offers words for the first n arguments only.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -56,7 +57,7 @@ func newDisplayCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&flags.listen, "listen", "127.0.0.1:8082", "address to listen at; port 0 takes a free one")
 	f.StringVar(&flags.name, "name", "", "a label shown with each event")
-	f.StringVarP(&flags.output, "output", "o", "", `"json" prints one JSON event a line`)
+	f.StringVarP(&flags.output, "output", "o", "", "for programs: json prints an event a line, yaml a document an event, name its id")
 	f.BoolVar(&flags.compact, "compact", false, "print one line an event")
 	f.IntVar(&flags.status, "status", http.StatusOK, "status to answer events with")
 	f.IntVar(&flags.failStatus, "fail-status", http.StatusInternalServerError, "status of the failures asked for by --fail-first and --fail-rate")
@@ -65,13 +66,14 @@ func newDisplayCommand() *cobra.Command {
 	f.DurationVar(&flags.delay, "delay", 0, "hold back each answer, for example 2s")
 	f.StringVar(&flags.reply, "reply", "", "answer each event with one of this `type`, with the same data")
 	f.IntVar(&flags.count, "count", 0, "exit after `N` events that were not failed on purpose; 0 means never")
+	registerCompletions(cmd, map[string]completion{"output": cobra.FixedCompletions(scriptFormats(), cobra.ShellCompDirectiveNoFileComp)})
 	return cmd
 }
 
 func (f *displayFlags) validate() error {
 	switch {
-	case f.output != "" && f.output != "json":
-		return usageErrorf(`--output %q is not known; write --output json, or leave it out`, f.output)
+	case f.output != "" && !slices.Contains(scriptFormats(), f.output):
+		return usageErrorf("--output %q is not known; write %s, or leave it out", f.output, anyOf(scriptFormats()))
 	case f.output != "" && f.compact:
 		return usageErrorf("--compact and --output do not go together")
 	case !isFinalStatus(f.status) || !isFinalStatus(f.failStatus):
@@ -85,6 +87,9 @@ func (f *displayFlags) validate() error {
 	}
 	return nil
 }
+
+// scriptFormats are those of --output of commands that print for people without it.
+func scriptFormats() []string { return []string{"json", "yaml", "name"} }
 
 func isFinalStatus(status int) bool { return status >= 200 && status <= 599 }
 
@@ -113,6 +118,10 @@ func (f *displayFlags) options(out io.Writer, stop func()) display.Options {
 	switch {
 	case f.output == "json":
 		opts.Format = display.JSON
+	case f.output == "yaml":
+		opts.Format = display.YAML
+	case f.output == "name":
+		opts.Format = display.ID
 	case f.compact:
 		opts.Format = display.Compact
 	}

@@ -141,7 +141,7 @@ func newAdmin(t *testing.T, comment string) string {
 	if strings.Contains(comment, "full store") {
 		lot.redrive = stream.ErrFull
 	}
-	catalog := adminapi.Catalog{"default/live": {Names: stream.NewNames("default", "live", "u1"), Triggers: map[string]adminapi.Trigger{
+	catalog := adminapi.Catalog{"default/live": {Names: stream.NewNames("default", "live", "u1"), URL: "http://127.0.0.1:8080/default/live", Triggers: map[string]adminapi.Trigger{
 		"uid-gifts": {Name: "default/gifts", Ready: true}, "uid-rooms": {Name: "default/rooms"},
 	}}}
 	if strings.Contains(comment, "two brokers") {

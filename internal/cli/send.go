@@ -65,6 +65,10 @@ func newSendCommand() *cobra.Command {
 		}),
 	}
 	flags.register(cmd)
+	cmd.ValidArgsFunction = upTo(1, completeURLs)
+	registerCompletions(cmd, map[string]completion{
+		"mode": cobra.FixedCompletions([]string{"binary", "structured"}, cobra.ShellCompDirectiveNoFileComp),
+	})
 	return cmd
 }
 

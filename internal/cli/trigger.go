@@ -70,8 +70,13 @@ func newTriggerTestCommand() *cobra.Command {
 	f.StringArrayVar(&flags.events, "event", nil, "file of events; - is standard input; may be repeated")
 	f.StringArrayVar(&flags.triggers, "trigger", nil, "test only the Trigger `namespace/name`; may be repeated")
 	f.StringVar(&flags.expect, "expect", expectMatch, "outcome that makes the exit code 0: match, no-match or any")
-	f.StringVarP(&flags.output, "output", "o", "", `"json" prints a JSON document`)
+	f.StringVarP(&flags.output, "output", "o", "", "for programs: json or yaml prints a document, name the Triggers that match an event")
 	f.BoolVarP(&flags.quiet, "quiet", "q", false, "print only the outcomes, not the reasons")
+	registerCompletions(cmd, map[string]completion{
+		"output":  cobra.FixedCompletions(scriptFormats(), cobra.ShellCompDirectiveNoFileComp),
+		"expect":  cobra.FixedCompletions([]string{expectMatch, expectNoMatch, expectAny}, cobra.ShellCompDirectiveNoFileComp),
+		"trigger": flags.completeTriggers,
+	})
 	return cmd
 }
 
@@ -85,8 +90,8 @@ func (f *triggerTestFlags) validate() error {
 		return usageErrorf("manifests and events cannot both come from standard input")
 	case !slices.Contains([]string{expectMatch, expectNoMatch, expectAny}, f.expect):
 		return usageErrorf("--expect is match, no-match or any, not %q", f.expect)
-	case f.output != "" && f.output != "json":
-		return usageErrorf(`--output %q is not known; write --output json, or leave it out`, f.output)
+	case f.output != "" && !slices.Contains(scriptFormats(), f.output):
+		return usageErrorf("--output %q is not known; write %s, or leave it out", f.output, anyOf(scriptFormats()))
 	}
 	return nil
 }
@@ -109,12 +114,18 @@ func (f *triggerTestFlags) run(cmd *cobra.Command) error {
 }
 
 func (f *triggerTestFlags) print(cmd *cobra.Command, report *testReport) error {
-	if f.output == "json" {
-		return report.writeJSON(cmd.OutOrStdout())
+	switch f.output {
+	case "json":
+		return printJSON(cmd.OutOrStdout(), report)
+	case "yaml":
+		return printYAML(cmd.OutOrStdout(), report)
 	}
 	style := terminal.StyleFor(cmd.ErrOrStderr())
 	for _, p := range report.Problems {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%s %s\n", style.Bad("Error:"), terminal.Safe(p))
+	}
+	if f.output == "name" {
+		return printNames(cmd.OutOrStdout(), report.matching())
 	}
 	return report.writeText(cmd.OutOrStdout(), terminal.StyleFor(cmd.OutOrStdout()), f.quiet)
 }
@@ -214,6 +225,23 @@ func (f *triggerTestFlags) choose(all []*eventingv1.Trigger, report *testReport)
 	return chosen, nil
 }
 
+// completeTriggers offers the Triggers of the manifests named so far. Standard input is left to the command.
+func (f *triggerTestFlags) completeTriggers(_ *cobra.Command, _ []string, toComplete string) (words []cobra.Completion, _ cobra.ShellCompDirective) {
+	if slices.Contains(f.manifests, "-") {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	set, err := objects.Load(f.manifests)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	for _, t := range set.Triggers {
+		if name := t.Namespace + "/" + t.Name; strings.HasPrefix(name, toComplete) {
+			words = append(words, cobra.CompletionWithDesc(name, "of "+t.Spec.Broker))
+		}
+	}
+	return words, cobra.ShellCompDirectiveNoFileComp
+}
+
 func unknownTrigger(name string, names []string) string {
 	if len(names) == 0 {
 		return fmt.Sprintf("there is no Trigger %s, nor any other that is sound", name)
@@ -257,6 +285,17 @@ func (r *testReport) add(filters []namedFilter, e *event.Event) {
 			Explanation: x,
 		})
 	}
+}
+
+// matching are the Triggers that match one of the events at least, in order.
+func (r *testReport) matching() []string {
+	var names []string
+	for _, result := range r.Results {
+		if result.Matched && !slices.Contains(names, result.Trigger) {
+			names = append(names, result.Trigger)
+		}
+	}
+	return names
 }
 
 // expected says whether all results are as the flag --expect wants them.

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -10,17 +9,6 @@ import (
 	"millrace.dev/internal/cli/terminal"
 	"millrace.dev/pkg/trigger"
 )
-
-// writeJSON writes the report for programs.
-func (r *testReport) writeJSON(w io.Writer) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	if err := enc.Encode(r); err != nil {
-		return fmt.Errorf("print report: %w", err)
-	}
-	return nil
-}
 
 // writeText writes the report for people: a line a Trigger and event, and below it why they do not match.
 //

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace.dev/internal/adminapi"
 	"millrace.dev/internal/cli"
 	"millrace.dev/test/harness"
 )
@@ -151,6 +152,9 @@ func TestReplayCommands(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "shop.yaml")
 	harness.WriteFile(t, file, shopManifest(ledger.URL, "billing", "audit"))
 	dev := harness.StartDev(t, t.TempDir(), file)
+	if brokers, err := (&adminapi.Client{URL: dev.Admin}).Brokers(t.Context()); err != nil || len(brokers) != 1 || brokers[0].URL != dev.URL+"/default/shop" {
+		t.Errorf("Brokers are %+v, %v", brokers, err)
+	}
 	const events = 5
 	postOrders(t, dev.URL, 0, events)
 	ledger.WaitQuiet(t, 2*events, 0)

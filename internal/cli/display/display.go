@@ -30,7 +30,7 @@ type Options struct {
 	Name string
 	// Format is how events are written.
 	Format Format
-	// Style paints what is written, except as JSON.
+	// Style paints what is written for people.
 	Style terminal.Style
 
 	// Status answers events; 0 means 200.
@@ -204,7 +204,7 @@ func (h *Handler) refuse(w http.ResponseWriter, err error) {
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 		status = http.StatusRequestEntityTooLarge
 	}
-	if h.opts.Format != JSON {
+	if !h.opts.Format.forPrograms() {
 		h.write([]byte(h.opts.Style.Bad("✗ not a CloudEvent: "+terminal.Safe(err.Error())) + "\n"))
 	}
 	http.Error(w, "not a CloudEvent: "+err.Error(), status)

@@ -88,6 +88,8 @@ func TestFormats(t *testing.T) {
 		{"compact.txt", Options{Format: Compact}},
 		{"compact_named.txt", Options{Format: Compact, Name: "analytics", Style: terminal.Colored()}},
 		{"json.txt", Options{Format: JSON, Name: "analytics", Style: terminal.Colored()}},
+		{"yaml.txt", Options{Format: YAML, Name: "analytics", Style: terminal.Colored()}},
+		{"id.txt", Options{Format: ID, Name: "analytics", Style: terminal.Colored()}},
 	} {
 		t.Run(test.file, func(t *testing.T) {
 			var out bytes.Buffer

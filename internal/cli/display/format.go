@@ -8,6 +8,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"sigs.k8s.io/yaml"
+
 	"millrace.dev/internal/cli/terminal"
 	"millrace.dev/pkg/event"
 )
@@ -22,7 +24,14 @@ const (
 	Compact
 	// JSON writes one event in the CloudEvents JSON format a line (NDJSON), without name, notes or colors.
 	JSON
+	// YAML writes the same as YAML, a document an event.
+	YAML
+	// ID writes the id alone, one a line.
+	ID
 )
+
+// forPrograms says whether the format is one in which nothing but events may be.
+func (f Format) forPrograms() bool { return f == JSON || f == YAML || f == ID }
 
 const (
 	hexBytes     = 64  // of binary data shown in a block
@@ -41,6 +50,10 @@ func (f Format) render(d delivery, style terminal.Style) []byte {
 	switch f {
 	case JSON:
 		return line(d.event)
+	case YAML:
+		return document(d.event)
+	case ID:
+		return []byte(terminal.Safe(d.event.Value(event.ID)) + "\n")
 	case Compact:
 		return compact(d, style)
 	default:
@@ -62,6 +75,15 @@ func line(e *event.Event) []byte {
 	}
 	b.WriteByte('\n')
 	return b.Bytes()
+}
+
+// document returns the event as a document of YAML, of which JSON is a part.
+func document(e *event.Event) []byte {
+	text, err := yaml.JSONToYAML(e.AppendJSON(nil))
+	if err != nil {
+		text = line(e)
+	}
+	return append([]byte("---\n"), text...)
 }
 
 func block(d delivery, style terminal.Style) []byte {
