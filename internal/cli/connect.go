@@ -201,17 +201,45 @@ func (f *adminFlags) find(cmd *cobra.Command, named bool) (*cluster.Cluster, err
 func (f *adminFlags) ofCluster(cmd *cobra.Command, in *cluster.Cluster) (*adminapi.Client, error) {
 	url, client, err := in.Connect(cmd.Context())
 	if err != nil {
-		if f.tried != "" {
-			err = fmt.Errorf("%s, and in the cluster: %w", f.tried, err)
-		}
-		return nil, err
+		return nil, f.unconnected(err)
 	}
+	return f.ofFilter(in, url, client), nil
+}
+
+// clients returns one for each filter of the cluster, or that of the admin port that the flags lead to, and how many filters there are.
+func (f *adminFlags) clients(cmd *cobra.Command) (all []*adminapi.Client, filters int, _ error) {
+	in, err := f.way(cmd)
+	if err != nil {
+		return nil, 0, err
+	}
+	if in == nil {
+		c, err := f.ofURL()
+		return []*adminapi.Client{c}, 1, err
+	}
+	urls, filters, client, err := in.ConnectAll(cmd.Context())
+	if err != nil {
+		return nil, 0, f.unconnected(err)
+	}
+	for _, url := range urls {
+		all = append(all, f.ofFilter(in, url, client))
+	}
+	return all, filters, nil
+}
+
+func (f *adminFlags) unconnected(err error) error {
+	if f.tried != "" {
+		return fmt.Errorf("%s, and in the cluster: %w", f.tried, err)
+	}
+	return err
+}
+
+func (f *adminFlags) ofFilter(in *cluster.Cluster, url string, client *http.Client) *adminapi.Client {
 	f.tried = fmt.Sprintf("in the cluster of context %q", in.Context)
 	c := &adminapi.Client{URL: url, HTTP: client, Namespace: in.Namespace}
 	if f.all {
 		c.Namespace = ""
 	}
-	return c, nil
+	return c
 }
 
 // probe looks whether an admin API answers at the URL.

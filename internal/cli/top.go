@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,7 +42,8 @@ func newTopCommand() *cobra.Command {
 		Short: "Show rates, backlogs and errors of Brokers and Triggers",
 		Long: `top shows what each Broker and Trigger does a second, what waits and what fails, the busiest Trigger first, and refreshes it until
 it is stopped. Where the output is no terminal it prints once, after one interval; --count prints more often. The figures of
-Brokers and backlogs hold for all processes, the rates of Triggers for the one that is asked.`,
+Brokers and backlogs hold for all processes, the rates of Triggers for the process that is asked; in a cluster all ready filters are
+asked, and their rates are added up.`,
 		Example: "  millrace top\n  millrace top --interval 5s --count 3 -o json",
 		Args:    cobra.NoArgs,
 	}
@@ -61,7 +63,7 @@ func (f *topFlags) run(cmd *cobra.Command) error {
 	if f.count < 0 {
 		return usageErrorf("--count cannot be negative")
 	}
-	c, err := f.client(cmd)
+	clients, filters, err := f.clients(cmd)
 	if err != nil {
 		return err
 	}
@@ -70,7 +72,7 @@ func (f *topFlags) run(cmd *cobra.Command) error {
 	if f.count == 0 && !live {
 		f.count = 1
 	}
-	before, err := c.Stats(cmd.Context())
+	before, err := look(cmd.Context(), clients)
 	if err != nil {
 		return err
 	}
@@ -81,11 +83,12 @@ func (f *topFlags) run(cmd *cobra.Command) error {
 		if err := pause(cmd.Context(), f.interval); err != nil {
 			return err
 		}
-		now, err := c.Stats(cmd.Context())
+		now, err := look(cmd.Context(), clients)
 		if err != nil {
 			return err
 		}
-		r := newTopReport(&before, &now)
+		r := newTopReport(before, now)
+		r.Silent = filters - r.Filters
 		before = now
 		if f.output == "name" {
 			return printNames(out, r.names())
@@ -106,10 +109,32 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// look asks all at once. What one of them does not answer is nil; that none does is an error.
+func look(ctx context.Context, clients []*adminapi.Client) ([]*adminapi.Stats, error) {
+	all, errs := make([]*adminapi.Stats, len(clients)), make([]error, len(clients))
+	var wg sync.WaitGroup
+	for i, c := range clients {
+		wg.Go(func() {
+			stats, err := c.Stats(ctx)
+			if errs[i] = err; err == nil {
+				all[i] = &stats
+			}
+		})
+	}
+	wg.Wait()
+	if slices.Contains(errs, nil) {
+		return all, nil
+	}
+	return nil, errs[0]
+}
+
 // topReport is what happened between two looks.
 type topReport struct {
-	At       time.Time    `json:"at"`
-	Seconds  float64      `json:"seconds"`
+	At      time.Time `json:"at"`
+	Seconds float64   `json:"seconds"`
+	// Filters is how many processes were asked and answered, Silent how many others there are.
+	Filters  int          `json:"filters"`
+	Silent   int          `json:"silent,omitempty"`
 	Brokers  []topBroker  `json:"brokers"`
 	Triggers []topTrigger `json:"triggers"`
 }
@@ -128,7 +153,56 @@ type topTrigger struct {
 	FailedRate    float64 `json:"failedRate"`
 }
 
-func newTopReport(before, now *adminapi.Stats) topReport {
+// newTopReport adds up what each process did between two looks. Of one that is nil in either nothing is known.
+func newTopReport(before, now []*adminapi.Stats) topReport {
+	r := topReport{Brokers: []topBroker{}, Triggers: []topTrigger{}}
+	triggers := map[[2]string]int{} // where it is in r
+	for i, n := range now {
+		if n == nil {
+			continue
+		}
+		was := before[i]
+		if was == nil {
+			was = n
+		}
+		p := newProcessReport(was, n)
+		if r.Filters++; r.Filters == 1 || r.Seconds == 0 { // Brokers are the same for all who have looked twice
+			r.At, r.Seconds, r.Brokers = p.At, p.Seconds, p.Brokers
+		}
+		for k := range p.Triggers {
+			t := &p.Triggers[k]
+			key := [2]string{t.Broker, t.Trigger}
+			at, known := triggers[key]
+			if !known {
+				triggers[key] = len(r.Triggers)
+				r.Triggers = append(r.Triggers, *t)
+				continue
+			}
+			r.Triggers[at].add(t)
+		}
+	}
+	slices.SortStableFunc(r.Triggers, func(x, y topTrigger) int { return cmp.Compare(y.MatchedRate, x.MatchedRate) })
+	return r
+}
+
+// add adds what another process did for the same Trigger.
+func (t *topTrigger) add(o *topTrigger) {
+	if t.Ready && !o.Ready {
+		t.Ready, t.Reason = false, o.Reason
+	}
+	t.Matched, t.Attempts, t.Failed = t.Matched+o.Matched, t.Attempts+o.Attempts, t.Failed+o.Failed
+	t.Delivered, t.DeadLettered, t.Parked = t.Delivered+o.Delivered, t.DeadLettered+o.DeadLettered, t.Parked+o.Parked
+	t.Active, t.Queued, t.Width = t.Active+o.Active, t.Queued+o.Queued, t.Width+o.Width
+	t.MatchedRate, t.DeliveredRate, t.FailedRate = t.MatchedRate+o.MatchedRate, t.DeliveredRate+o.DeliveredRate, t.FailedRate+o.FailedRate
+	t.Down, t.Paused = t.Down || o.Down, t.Paused || o.Paused
+	t.Waiting = max(t.Waiting, o.Waiting) // of all processes, as each has seen it last
+	if o.Oldest != nil && (t.Oldest == nil || o.Oldest.Before(*t.Oldest)) {
+		t.Oldest = o.Oldest
+	}
+}
+
+// newProcessReport is what one process did between two looks.
+func newProcessReport(before, now *adminapi.Stats) topReport {
 	r := topReport{At: now.At, Seconds: now.At.Sub(before.At).Seconds(), Brokers: []topBroker{}, Triggers: []topTrigger{}}
 	// A count that fell is one of a process that began anew.
 	rate := func(from, to uint64) float64 {
@@ -162,7 +236,6 @@ func newTopReport(before, now *adminapi.Stats) topReport {
 			FailedRate: rate(was.Failed, t.Failed),
 		})
 	}
-	slices.SortStableFunc(r.Triggers, func(x, y topTrigger) int { return cmp.Compare(y.MatchedRate, x.MatchedRate) })
 	return r
 }
 
@@ -177,7 +250,14 @@ func (r *topReport) names() []string {
 
 func (r *topReport) write(w io.Writer, style terminal.Style, live bool) error {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "%s, over %.1f s\n\n", r.At.Local().Format(timeLayout), r.Seconds)
+	fmt.Fprintf(&b, "%s, over %.1f s", r.At.Local().Format(timeLayout), r.Seconds)
+	switch {
+	case r.Silent > 0:
+		fmt.Fprintf(&b, ", %d of %d filters: the others were not asked or do not answer", r.Filters, r.Filters+r.Silent)
+	case r.Filters > 1:
+		fmt.Fprintf(&b, ", %d filters", r.Filters)
+	}
+	b.WriteString("\n\n")
 	t := newTable(&b)
 	row(t, "BROKER", "IN/S", "UNSETTLED", "OLDEST", "RETRYING", "PARKED")
 	for _, x := range r.Brokers {

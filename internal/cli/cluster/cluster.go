@@ -115,33 +115,57 @@ func names[V any](m map[string]V) string {
 	return strings.Join(slices.Sorted(maps.Keys(m)), ", ")
 }
 
+// maxFilters bounds how many filters are asked at a time: each takes a connection by way of the API server.
+const maxFilters = 32
+
 // Connect forwards a port of this machine's loopback to a ready filter until ctx ends, and returns the URL of its admin API and
 // the client to use with it, which sends the user's token.
 func (c *Cluster) Connect(ctx context.Context) (string, *http.Client, error) {
+	urls, _, client, err := c.connect(ctx, 1)
+	if err != nil {
+		return "", nil, err
+	}
+	return urls[0], client, nil
+}
+
+// ConnectAll does the same with all ready filters, [maxFilters] at most. ready is how many there are: some of them may have gone since.
+func (c *Cluster) ConnectAll(ctx context.Context) (urls []string, ready int, _ *http.Client, _ error) {
+	return c.connect(ctx, maxFilters)
+}
+
+func (c *Cluster) connect(ctx context.Context, most int) (urls []string, ready int, _ *http.Client, _ error) {
 	klog.SetSlogLogger(slog.New(slog.DiscardHandler)) // the client logs what it also returns
 	system := cmp.Or(c.opts.SystemNamespace, DefaultSystemNamespace)
 	core, err := newCore(c.config)
 	if err != nil {
-		return "", nil, fmt.Errorf("prepare the client of the cluster: %w", err)
+		return nil, 0, nil, fmt.Errorf("prepare the client of the cluster: %w", err)
 	}
 	client, err := c.client(ctx, core)
 	if err != nil {
-		return "", nil, err
+		return nil, 0, nil, err
 	}
 	var pods corev1.PodList
 	err = core.Get().Namespace(system).Resource("pods").Param("labelSelector", filters).Do(ctx).Into(&pods)
 	if err != nil {
-		return "", nil, c.explain("list the filter's pods in namespace "+system, err, "list pods")
+		return nil, 0, nil, c.explain("list the filter's pods in namespace "+system, err, "list pods")
 	}
-	pod, port, err := choose(pods.Items, system)
+	found, err := choose(pods.Items, system)
 	if err != nil {
-		return "", nil, err
+		return nil, 0, nil, err
 	}
-	local, err := c.forward(ctx, core.Post().Resource("pods").Namespace(system).Name(pod).SubResource("portforward").URL(), port)
-	if err != nil {
-		return "", nil, c.explain("forward a port to pod "+system+"/"+pod, err, "create pods/portforward")
+	var firstErr error
+	for _, f := range found[:min(len(found), most)] {
+		local, err := c.forward(ctx, core.Post().Resource("pods").Namespace(system).Name(f.pod).SubResource("portforward").URL(), f.port)
+		if err != nil {
+			firstErr = cmp.Or(firstErr, c.explain("forward a port to pod "+system+"/"+f.pod, err, "create pods/portforward"))
+			continue
+		}
+		urls = append(urls, "http://127.0.0.1:"+strconv.Itoa(local))
 	}
-	return "http://127.0.0.1:" + strconv.Itoa(local), client, nil
+	if len(urls) == 0 {
+		return nil, 0, nil, firstErr
+	}
+	return urls, len(found), client, nil
 }
 
 // explain says what to do about an error of the API server. needed is the right that the request takes, in the namespace
@@ -172,12 +196,19 @@ func newCore(config *rest.Config) (rest.Interface, error) {
 	return rest.RESTClientFor(config)
 }
 
-// choose returns a filter that is ready, and its admin port.
-func choose(pods []corev1.Pod, system string) (string, int32, error) {
+// filterPort is the admin port of a filter.
+type filterPort struct {
+	pod  string
+	port int32
+}
+
+// choose returns the filters that are ready, by name; at least one.
+func choose(pods []corev1.Pod, system string) ([]filterPort, error) {
 	if len(pods) == 0 {
-		return "", 0, fmt.Errorf("there is no filter in namespace %s; if Millrace is installed elsewhere, say where with --system-namespace", system)
+		return nil, fmt.Errorf("there is no filter in namespace %s; if Millrace is installed elsewhere, say where with --system-namespace", system)
 	}
 	slices.SortFunc(pods, func(x, y corev1.Pod) int { return cmp.Compare(x.Name, y.Name) })
+	var found []filterPort
 	for i := range pods {
 		p := &pods[i]
 		if p.DeletionTimestamp != nil || !slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
@@ -185,15 +216,26 @@ func choose(pods []corev1.Pod, system string) (string, int32, error) {
 		}) {
 			continue
 		}
-		for _, container := range p.Spec.Containers {
-			for _, port := range container.Ports {
-				if port.Name == adminPort {
-					return p.Name, port.ContainerPort, nil
-				}
+		if port := adminPortOf(p); port > 0 {
+			found = append(found, filterPort{p.Name, port})
+		}
+	}
+	if len(found) == 0 {
+		return nil, fmt.Errorf("none of the %d filters in namespace %s is ready; `kubectl -n %s describe pods -l %s` says why", len(pods), system, system, filters)
+	}
+	return found, nil
+}
+
+// adminPortOf returns 0 if the pod has none.
+func adminPortOf(p *corev1.Pod) int32 {
+	for _, container := range p.Spec.Containers {
+		for _, port := range container.Ports {
+			if port.Name == adminPort {
+				return port.ContainerPort
 			}
 		}
 	}
-	return "", 0, fmt.Errorf("none of the %d filters in namespace %s is ready; `kubectl -n %s describe pods -l %s` says why", len(pods), system, system, filters)
+	return 0
 }
 
 // forward returns the port of this machine that leads to the pod's until ctx ends.

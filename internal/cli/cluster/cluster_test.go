@@ -9,7 +9,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -28,17 +30,17 @@ import (
 type apiServer struct {
 	t     *testing.T
 	pods  []corev1.Pod
-	admin string // host:port
+	admin map[string]string // host:port of each pod
 	asked authenticationv1.TokenRequestSpec
 }
 
 func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	switch path := r.URL.Path; {
-	case strings.HasSuffix(path, "/portforward"):
+	switch asked := r.URL.Path; {
+	case strings.HasSuffix(asked, "/portforward"):
 		s.forward(w, r)
-	case path == "/api/v1/namespaces/millrace-system/pods":
+	case asked == "/api/v1/namespaces/millrace-system/pods":
 		s.answer(w, corev1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"}, Items: s.pods})
-	case path == "/api/v1/namespaces/team/serviceaccounts/viewer/token":
+	case asked == "/api/v1/namespaces/team/serviceaccounts/viewer/token":
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			s.t.Error(err)
@@ -67,8 +69,10 @@ func (s *apiServer) answer(w http.ResponseWriter, v any) {
 
 // forward does as a kubelet does, by SPDY; it knows no WebSockets.
 func (s *apiServer) forward(w http.ResponseWriter, r *http.Request) {
-	if !strings.HasSuffix(r.URL.Path, "/broker-filter-b/portforward") {
-		s.t.Errorf("a port is forwarded by %s", r.URL.Path)
+	admin, ok := s.admin[path.Base(path.Dir(r.URL.Path))]
+	if !ok {
+		http.Error(w, "there is no such pod any more", http.StatusNotFound)
+		return
 	}
 	if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
 		http.Error(w, "no WebSockets", http.StatusBadRequest)
@@ -89,7 +93,7 @@ func (s *apiServer) forward(w http.ResponseWriter, r *http.Request) {
 		if port := stream.Headers().Get(corev1.PortHeader); port != "8081" {
 			s.t.Errorf("port %s is forwarded", port)
 		}
-		go s.carry(stream, replied)
+		go s.carry(admin, stream, replied)
 		return nil
 	})
 	if conn != nil {
@@ -97,11 +101,11 @@ func (s *apiServer) forward(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *apiServer) carry(stream httpstream.Stream, replied <-chan struct{}) {
+func (s *apiServer) carry(admin string, stream httpstream.Stream, replied <-chan struct{}) {
 	<-replied
 	defer func() { _ = stream.Reset() }()
 	var dialer net.Dialer
-	conn, err := dialer.DialContext(context.Background(), "tcp", s.admin)
+	conn, err := dialer.DialContext(context.Background(), "tcp", admin)
 	if err != nil {
 		s.t.Error(err)
 		return
@@ -128,7 +132,7 @@ func newServer(t *testing.T, pods ...corev1.Pod) (*apiServer, string) {
 		_, _ = io.WriteString(w, r.Host[:strings.IndexByte(r.Host, ':')]+" "+r.Header.Get("Authorization"))
 	}))
 	t.Cleanup(admin.Close)
-	s := &apiServer{t: t, pods: pods, admin: admin.Listener.Addr().String()}
+	s := &apiServer{t: t, pods: pods, admin: map[string]string{"broker-filter-b": admin.Listener.Addr().String()}}
 	server := httptest.NewTLSServer(s)
 	t.Cleanup(server.Close)
 	return s, server.URL
@@ -157,8 +161,8 @@ func credentials(t *testing.T) map[string]string {
 	dir := t.TempDir()
 	file, plugin := filepath.Join(dir, "token"), filepath.Join(dir, "login")
 	const script = "#!/bin/sh\necho '{\"apiVersion\": \"client.authentication.k8s.io/v1\", \"kind\": \"ExecCredential\", \"status\": {\"token\": \"of-the-plugin\"}}'\n"
-	for path, text := range map[string]string{file: "of-the-file\n", plugin: script} {
-		if err := os.WriteFile(path, []byte(text), 0o700); err != nil { //nolint:gosec // one is a program
+	for name, text := range map[string]string{file: "of-the-file\n", plugin: script} {
+		if err := os.WriteFile(name, []byte(text), 0o700); err != nil { //nolint:gosec // one is a program
 			t.Fatal(err)
 		}
 	}
@@ -231,6 +235,49 @@ func fetch(t *testing.T, o cluster.Options) (string, error) {
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
 	return string(text), err
+}
+
+// TestConnectAll forwards ports to all ready filters, of which one has gone meanwhile.
+func TestConnectAll(t *testing.T) {
+	server, url := newServer(t, pod("broker-filter-c", corev1.ConditionTrue), pod("broker-filter-a", corev1.ConditionFalse),
+		pod("broker-filter-b", corev1.ConditionTrue), pod("broker-filter-d", corev1.ConditionTrue))
+	for _, name := range []string{"broker-filter-b", "broker-filter-c"} {
+		admin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, name) }))
+		t.Cleanup(admin.Close)
+		server.admin[name] = admin.Listener.Addr().String()
+	}
+	c, err := cluster.Find(cluster.Options{Kubeconfig: kubeconfig(t, url, map[string]string{"token": "{token: t}"}, "token")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	urls, ready, client, err := c.ConnectAll(t.Context())
+	if err != nil || ready != 3 {
+		t.Fatalf("%d filters are ready, %v", ready, err)
+	}
+	var got []string
+	for _, url := range urls {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, string(text))
+	}
+	if want := []string{"broker-filter-b", "broker-filter-c"}; !slices.Equal(got, want) {
+		t.Errorf("ports lead to %v, want %v", got, want)
+	}
+	clear(server.admin)
+	if _, _, _, err := c.ConnectAll(t.Context()); err == nil || !strings.Contains(err.Error(), "forward a port to pod millrace-system/broker-filter-b") {
+		t.Errorf("without a pod: %v", err)
+	}
 }
 
 func TestNoFilterIsReady(t *testing.T) {
