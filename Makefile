@@ -23,6 +23,7 @@ PKG ?= ./...
 INSTALL ?= config/install.yaml
 IMAGES ?= millrace
 TAG ?= devel
+DOWNLOADS ?=
 CHARTVERSION ?= 0.0.0-devel
 
 ##@ Use
@@ -132,9 +133,14 @@ sbom: build ## List what is in the programs of bin/, as CycloneDX in bin/sbom; n
 	hack/sbom.sh bin/sbom $(VERSION) $(patsubst cmd/%,bin/%,$(wildcard cmd/*))
 
 .PHONY: test-images
-test-images: ## Test images and lists of their contents, with a registry on loopback
+test-images: ## Test images and lists of their contents, with a registry on loopback, and the plugin for kubectl
 	go -C tools/ko test -count=1 -timeout 20m $(TESTFLAGS) ./...
 	go -C tools/sbom test -count=1 $(TESTFLAGS) ./...
+	go -C tools/krew test -count=1 -timeout 20m $(TESTFLAGS) ./...
+
+.PHONY: krew
+krew: ## Build archives of kubectl-millrace and the manifest for krew into bin/krew (VERSION=v1.2.3 DOWNLOADS=URL of where the archives will be)
+	go -C tools/krew run . -version '$(VERSION)' -downloads '$(DOWNLOADS)'
 
 .PHONY: chart
 chart: ## Package the Helm chart into bin/ (TAG=tag of the images, CHARTVERSION=1.2.3)
