@@ -29,7 +29,8 @@ const (
 // [Publisher.Publish]. No message is stored when one before it was not. Every message must have an ID, so that it may be published again
 // when it is not known whether it is stored.
 //
-// It is for what is published much of: an atomic batch, as Publish stores it, is written to disk twice by the server.
+// It is for what is published much of: an atomic batch, as Publish stores it, is written to disk twice by the server. The server passes over
+// messages that are known to it, whichever of a series they are, so that those cost no more than others.
 func (p *Publisher) PublishInOrder(ctx context.Context, to *Names, msgs ...Message) (stored int, err error) {
 	fit := 0
 	for fit < len(msgs) && err == nil {
@@ -60,31 +61,32 @@ func (p *Publisher) putSeries(ctx context.Context, to *Names, msgs []Message) (i
 	if err != nil {
 		return 0, err
 	}
-	stored, again, err := p.sendSeries(bounded, to, msgs)
+	stored, err := p.sendSeries(bounded, to, msgs)
 	end()
-	if !again {
-		return stored, p.suspicious(stream, err)
+	if errors.Is(err, errNoSeries) {
+		return p.putEach(ctx, to, msgs)
 	}
-	rest, err := p.putEach(ctx, to, msgs[stored:])
-	return stored + rest, err
+	return stored, p.suspicious(stream, err)
 }
 
-// sendSeries publishes the messages as one series and waits for what comes of it. again says that those after the first stored are to be
-// published one by one.
-func (p *Publisher) sendSeries(ctx context.Context, to *Names, msgs []Message) (stored int, again bool, err error) {
+// errNoSeries says that the stream was made before there were series: nothing is stored, and messages are to be published one by one.
+var errNoSeries = errors.New("the stream takes no series of messages")
+
+// sendSeries publishes the messages as one series and waits for what comes of it.
+func (p *Publisher) sendSeries(ctx context.Context, to *Names, msgs []Message) (stored int, err error) {
 	var size int64
 	for i := range msgs {
 		size += int64(len(msgs[i].Event.Data)) + messageOverhead
 	}
 	release, err := p.reserve(size)
 	if err != nil {
-		return 0, false, err
+		return 0, err
 	}
 	defer release()
 	inbox := p.conn.nc.NewInbox()
 	answers, err := p.conn.nc.SubscribeSync(inbox + ".>")
 	if err != nil {
-		return 0, false, p.publishError(err, 0)
+		return 0, p.publishError(err, 0)
 	}
 	defer func() { _ = answers.Unsubscribe() }() // fails only without a connection
 	reply := inbox + "." + nuid.Next() + "." + seriesFlow + ".fail."
@@ -99,23 +101,23 @@ func (p *Publisher) sendSeries(ctx context.Context, to *Names, msgs []Message) (
 		msg := newMessage(to.EventSubject, &msgs[i])
 		msg.Reply = reply + strconv.Itoa(i+1) + "." + operation
 		if err := p.conn.nc.PublishMsg(msg); err != nil {
-			return 0, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
+			return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 	}
 	s := series{count: len(msgs)}
 	for {
 		answer, err := answers.NextMsgWithContext(ctx)
 		if err != nil {
-			return s.stored, false, s.unknown(p.publishError(err, 0))
+			return s.stored, s.unknown(p.publishError(err, 0))
 		}
 		ended := s.refused
-		if over, again, err := s.enter(answer.Data); over {
-			return s.stored, again, err
+		if over, err := s.enter(answer.Data); over {
+			return s.stored, err
 		}
 		if s.refused && !ended {
 			end := nats.Msg{Subject: to.EventSubject, Reply: reply + strconv.Itoa(len(msgs)+1) + "." + seriesEnd}
 			if err := p.conn.nc.PublishMsg(&end); err != nil {
-				return s.stored, false, s.unknown(p.publishError(err, 0))
+				return s.stored, s.unknown(p.publishError(err, 0))
 			}
 		}
 	}
@@ -132,18 +134,17 @@ type series struct {
 
 // seriesAnswer is any of the server's answers: how far it is, a gap, why a message is not stored, or the end.
 type seriesAnswer struct {
-	Type      string              `json:"type"` // ack, gap, err; that of the end has none
-	Sequence  int                 `json:"seq"`  // at the end, it is the stream's
-	Count     int                 `json:"count"`
-	Duplicate bool                `json:"duplicate"`
-	Error     *jetstream.APIError `json:"error"`
+	Type     string              `json:"type"` // ack, gap, err; that of the end has none
+	Sequence int                 `json:"seq"`  // at the end, it is the stream's
+	Count    int                 `json:"count"`
+	Error    *jetstream.APIError `json:"error"`
 }
 
-// enter takes an answer in. over says that it was the last that matters, again that the rest is to be published one by one.
-func (s *series) enter(data []byte) (over, again bool, err error) {
+// enter takes an answer in. over says that it was the last that matters.
+func (s *series) enter(data []byte) (over bool, err error) {
 	var a seriesAnswer
 	if err := json.Unmarshal(data, &a); err != nil {
-		return true, false, s.unknown(fmt.Errorf("%w: the server's answer makes no sense: %w", ErrUnavailable, err))
+		return true, s.unknown(fmt.Errorf("%w: the server's answer makes no sense: %w", ErrUnavailable, err))
 	}
 	switch {
 	case a.Type == "ack":
@@ -155,31 +156,30 @@ func (s *series) enter(data []byte) (over, again bool, err error) {
 	case a.Type == "":
 		s.stored = min(max(s.stored, a.Count), s.count)
 		if s.stored == s.count {
-			return true, false, nil
+			return true, nil
 		}
 		s.fail(fmt.Errorf("%w: the server ended a series of messages early", ErrUnavailable))
-		// A series whose first message was stored before ends there.
-		return true, a.Duplicate, s.failure
+		return true, s.failure
 	}
-	return false, false, nil
+	return false, nil
 }
 
-func (s *series) enterError(kind string, api *jetstream.APIError) (over, again bool, err error) {
+func (s *series) enterError(kind string, api *jetstream.APIError) (over bool, err error) {
 	failure := apiError(api)
 	switch {
 	case kind == "err": // the end follows
 		s.fail(failure)
-		return false, false, nil
-	case api.ErrorCode == codeSeriesDisabled: // the stream was made before there were series
-		return true, true, nil
+		return false, nil
+	case api.ErrorCode == codeSeriesDisabled:
+		return true, errNoSeries
 	case api.ErrorCode == codeSeriesUnknown && !s.begun && s.failure != nil:
-		return true, false, s.failure // that of the first message, which would have begun it
+		return true, s.failure // that of the first message, which would have begun it
 	case errors.Is(failure, ErrTooLarge):
 		s.fail(failure)
 		s.refused = true
-		return false, false, nil
+		return false, nil
 	}
-	return true, false, s.unknown(failure)
+	return true, s.unknown(failure)
 }
 
 // fail takes note of a failure, of which the first counts: it is that of the message at which the series ended.

@@ -72,19 +72,78 @@ func TestPublishInOrder(t *testing.T) {
 	}
 }
 
+// TestPublishInOrderAgain has what is known pass in series too, wherever in one it ends: the server gives a few answers for each, where it
+// would give one for each message.
+func TestPublishInOrderAgain(t *testing.T) {
+	s := startServer(t)
+	c, n := startBrokerIn(t, s, stream.Limits{})
+	nc := admin(t, s).Conn()
+	answers, err := nc.SubscribeSync("_INBOX.>")
+	if err != nil || nc.Flush() != nil {
+		t.Fatal(err)
+	}
+	p := stream.NewPublisher(c, 0)
+	publish := func(from, to int) (count int) {
+		t.Helper()
+		before, _, _ := answers.Pending()
+		if stored, err := p.PublishInOrder(t.Context(), n, numbered(from, to)...); err != nil || stored != to-from {
+			t.Fatalf("%d to %d: %d are stored, %v", from, to, stored, err)
+		}
+		if err := nc.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		after, _, _ := answers.Pending()
+		return after - before
+	}
+	publish(0, 1000)
+	publish(1000, 1500)
+	for _, part := range [][2]int{{0, 1000}, {700, 1200}, {1000, 2000}, {1, 1000}, {1999, 2001}, {1990, 2500}} {
+		if count := publish(part[0], part[1]); count > 20 {
+			t.Errorf("%d to %d: %d answers", part[0], part[1], count)
+		}
+	}
+	wantInOrder(t, storedIDs(t, c, n, 2500), 2500)
+}
+
+// TestPublishInOrderOneByOne stores in a stream that takes no series, as those that were made before there were any.
+func TestPublishInOrderOneByOne(t *testing.T) {
+	s := startServer(t)
+	c, n := startBrokerIn(t, s, stream.Limits{})
+	js := admin(t, s)
+	old := config(t, js, n.Events)
+	old.AllowBatchPublish = false
+	if _, err := js.UpdateStream(t.Context(), old); err != nil {
+		t.Fatal(err)
+	}
+	p := stream.NewPublisher(c, 0)
+	for _, last := range []int{50, 100} {
+		if stored, err := p.PublishInOrder(t.Context(), n, numbered(0, last)...); err != nil || stored != last {
+			t.Fatalf("%d are stored, %v", stored, err)
+		}
+	}
+	wantInOrder(t, storedIDs(t, c, n, 100), 100)
+	if left := messages(t, c, n.Events); left != 0 {
+		t.Errorf("%d are stored twice", left)
+	}
+}
+
 // TestPublishInOrderStops stores nothing behind a message that is not stored, and says how many are.
 func TestPublishInOrderStops(t *testing.T) {
 	for name, c := range map[string]struct {
 		limits stream.Limits
+		known  int // how many are stored before
 		spoil  int // the message that is made too large
 		stored int
 		err    error
 	}{
-		"too large for the server": {stream.Limits{}, 40, 40, stream.ErrTooLarge},
-		"too large for the stream": {stream.Limits{MaxEventBytes: 4096}, 40, 40, stream.ErrTooLarge},
-		"the first too large":      {stream.Limits{MaxEventBytes: 4096}, 0, 0, stream.ErrTooLarge},
-		"the last too large":       {stream.Limits{MaxEventBytes: 4096}, 99, 99, stream.ErrTooLarge},
-		"full":                     {stream.Limits{MaxMessages: 30}, -1, 30, stream.ErrFull},
+		"too large for the server":      {stream.Limits{}, 0, 40, 40, stream.ErrTooLarge},
+		"too large for the stream":      {stream.Limits{MaxEventBytes: 4096}, 0, 40, 40, stream.ErrTooLarge},
+		"the first too large":           {stream.Limits{MaxEventBytes: 4096}, 0, 0, 0, stream.ErrTooLarge},
+		"the last too large":            {stream.Limits{MaxEventBytes: 4096}, 0, 99, 99, stream.ErrTooLarge},
+		"full":                          {stream.Limits{MaxMessages: 30}, 0, -1, 30, stream.ErrFull},
+		"too large after what is known": {stream.Limits{MaxEventBytes: 4096}, 40, 40, 40, stream.ErrTooLarge},
+		"full after what is known":      {stream.Limits{MaxMessages: 30}, 20, -1, 30, stream.ErrFull},
+		"full, some known":              {stream.Limits{MaxMessages: 30}, 30, -1, 30, stream.ErrFull},
 	} {
 		t.Run(name, func(t *testing.T) {
 			conn, n := startBroker(t, c.limits)
@@ -96,7 +155,11 @@ func TestPublishInOrderStops(t *testing.T) {
 				}
 				msgs[c.spoil].Event.Data = make([]byte, size)
 			}
-			stored, err := stream.NewPublisher(conn, 0).PublishInOrder(t.Context(), n, msgs...)
+			p := stream.NewPublisher(conn, 0)
+			if stored, err := p.PublishInOrder(t.Context(), n, msgs[:c.known]...); err != nil || stored != c.known {
+				t.Fatalf("before: %d are stored, %v", stored, err)
+			}
+			stored, err := p.PublishInOrder(t.Context(), n, msgs...)
 			if stored != c.stored || !errors.Is(err, c.err) {
 				t.Errorf("%d are stored, %v; want %d and %v", stored, err, c.stored, c.err)
 			}
