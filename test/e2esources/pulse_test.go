@@ -23,7 +23,8 @@ type pulse struct {
 	marks []mark
 }
 
-// mark is something that was done, and the longest time after it in which nothing was stored.
+// mark is something that was done, and the longest time after it in which nothing was stored: to the end if it goes on from before, and to
+// the next mark at most if it began later. The time after the last that is stored does not count.
 type mark struct {
 	what     string
 	at       time.Time
@@ -64,20 +65,17 @@ func (p *pulse) note(stored uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if stored > p.last {
-		p.standStill()
-		p.last, p.grew = stored, time.Now()
-	}
-}
-
-// standStill adds the time since the stream last grew to the last mark.
-func (p *pulse) standStill() {
-	if n := len(p.marks); n > 0 {
-		m := &p.marks[n-1]
-		since := p.grew
-		if m.at.After(since) {
-			since = m.at
+		now := time.Now()
+		next := now
+		for i := len(p.marks) - 1; i >= 0; i-- {
+			m := &p.marks[i]
+			if m.at.Before(p.grew) {
+				m.standing = max(m.standing, next.Sub(p.grew))
+				break
+			}
+			m.standing, next = max(m.standing, now.Sub(m.at)), m.at
 		}
-		m.standing = max(m.standing, time.Since(since))
+		p.last, p.grew = stored, now
 	}
 }
 
@@ -85,7 +83,6 @@ func (p *pulse) standStill() {
 func (p *pulse) mark(what string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.standStill()
 	p.marks = append(p.marks, mark{what: what, at: time.Now(), stored: p.last})
 }
 
@@ -94,7 +91,6 @@ func (p *pulse) report(t *testing.T) {
 	t.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.standStill()
 	for _, m := range p.marks {
 		t.Logf("after %5.1f s, %7d stored: %s; nothing was stored for at most %.1f s after it", m.at.Sub(p.marks[0].at).Seconds(), m.stored, m.what, m.standing.Seconds())
 	}
