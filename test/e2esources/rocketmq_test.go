@@ -236,12 +236,18 @@ type Producer struct {
 // Producer returns a producer.
 func (r *RocketMQ) Producer(t testing.TB) *Producer {
 	t.Helper()
-	conn, err := grpc.NewClient("passthrough:///"+r.Endpoint, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{InsecureSkipVerify: true})))
+	return &Producer{stub: r.dial(t, credentials.NewTLS(&tls.Config{InsecureSkipVerify: true})), id: "producer", signed: r.config.acl}
+}
+
+// dial connects to the proxy.
+func (r *RocketMQ) dial(t testing.TB, secure credentials.TransportCredentials) v2.MessagingServiceClient {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+r.Endpoint, grpc.WithTransportCredentials(secure))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	return &Producer{stub: v2.NewMessagingServiceClient(conn), id: "producer", signed: r.config.acl}
+	return v2.NewMessagingServiceClient(conn)
 }
 
 func (p *Producer) context(ctx context.Context) (context.Context, context.CancelFunc) {

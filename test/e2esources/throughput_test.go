@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -20,34 +21,143 @@ import (
 	"millrace.dev/test/harness"
 )
 
-// BenchmarkKafka moves records of 512 bytes from Kafka to JetStream: by a source, and by a bare loop that publishes the same
-// messages as fast as the store confirms them. ratio is the first by the second. The messages of both have the same headers and ids,
-// in streams with the same settings, since what the store does for a message depends on these more than on its data. What the
-// source does beside is in the ratio: it makes and checks events, keeps order whatever fails, and commits offsets.
+// rounds are how often a source and a bare loop go in turns, after one round that is not counted: in it the servers get warm.
+const rounds = 5
+
+// arena is where a source and a bare loop move the same number of messages to JetStream. The messages of both have the same headers and
+// ids, in streams with the same settings, since what the store does for a message depends on these more than on its data.
+type arena struct {
+	*harness.Cluster
+	js      jetstream.JetStream
+	count   int
+	events  string // the stream of the Broker
+	profile func(name, url string)
+	pattern nats.Header // of a message that the source has stored
+}
+
+// newArena starts the store. With MILLRACE_PROFILES set to a folder, CPU profiles of the source and of nats-server while either works are
+// written there.
+func newArena(b *testing.B, manifest string, count int) *arena {
+	b.Helper()
+	file := filepath.Join(b.TempDir(), "bench.yaml")
+	harness.WriteFile(b, file, manifest)
+	a := &arena{Cluster: harness.NewCluster(b, programs.Dir(b), file), count: count, events: harness.BrokerNames(b, file, "b").Events}
+	a.profile = profiles(b, a.Cluster)
+	a.StartNATS(b)
+	a.js = connect(b, a.Cluster)
+	return a
+}
+
+// compare has prepare provide each round with messages, and reports how many of them a second the source and the bare loop move. They take
+// turns in going first. ratio is the median of the rounds' ratios.
+func (a *arena) compare(b *testing.B, prepare func(round int), bare func() float64) {
+	b.Helper()
+	var sources, bares, ratios []float64
+	for round := range rounds + 1 {
+		prepare(round)
+		var source, loop float64
+		if round%2 == 0 {
+			source = a.runSource(b)
+		}
+		loop = a.runBare(b, bare)
+		if round%2 == 1 {
+			source = a.runSource(b)
+		}
+		b.Logf("round %d: source %.0f/s, bare loop %.0f/s, ratio %.2f", round, source, loop, source/loop)
+		if round > 0 {
+			sources, bares, ratios = append(sources, source), append(bares, loop), append(ratios, source/loop)
+		}
+	}
+	b.ReportMetric(median(bares), "bare/s")
+	b.ReportMetric(median(sources), "source/s")
+	b.ReportMetric(median(ratios), "ratio")
+}
+
+func median(of []float64) float64 {
+	slices.Sort(of)
+	return of[len(of)/2]
+}
+
+// runSource returns how many messages a second a source stores, from the first one on, and empties the stream.
+func (a *arena) runSource(b *testing.B) float64 {
+	b.Helper()
+	p := a.StartSource(b)
+	stored := func() int {
+		s, err := a.js.Stream(b.Context(), a.events)
+		if err != nil {
+			return 0
+		}
+		return int(s.CachedInfo().State.Msgs)
+	}
+	harness.Reach(b, "a message is stored", 1, stored)
+	a.profile("source", p.Admin)
+	a.profile("nats-source", "")
+	before, start := stored(), time.Now()
+	harness.Reach(b, "all messages are stored", a.count, stored)
+	took := time.Since(start)
+	b.Logf("source: %v of processor time", p.CPU(b))
+	p.Stop(b) // so that nothing is left to be read again
+	s, err := a.js.Stream(b.Context(), a.events)
+	if err != nil {
+		b.Fatal(err)
+	}
+	first, err := s.GetMsg(b.Context(), s.CachedInfo().State.FirstSeq)
+	if err != nil {
+		b.Fatal(err)
+	}
+	a.pattern = first.Header
+	if err := s.Purge(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	return float64(a.count-before) / took.Seconds()
+}
+
+// runBare runs a loop with a stream named bare, which is as that of the Broker.
+func (a *arena) runBare(b *testing.B, loop func() float64) float64 {
+	b.Helper()
+	like, err := a.js.Stream(b.Context(), a.events)
+	if err != nil {
+		b.Fatal(err)
+	}
+	settings := like.CachedInfo().Config
+	settings.Name, settings.Subjects, settings.Metadata = "bare", []string{"bare"}, nil
+	if _, err := a.js.CreateStream(b.Context(), settings); err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = a.js.DeleteStream(b.Context(), "bare") }()
+	a.profile("nats-bare", "")
+	return loop()
+}
+
+// message returns one to publish, after the pattern of one that the source has stored, with the id and the headers that tell it from others.
+func (a *arena) message(data []byte, id string, headers map[string]string) *nats.Msg {
+	msg := &nats.Msg{Subject: "bare", Data: data, Header: make(nats.Header, len(a.pattern))}
+	maps.Copy(msg.Header, a.pattern)
+	for name, value := range headers {
+		msg.Header[name] = []string{value}
+	}
+	const uid = 36 // characters of the source's
+	msg.Header[nats.MsgIdHdr] = []string{a.pattern.Get(nats.MsgIdHdr)[:uid] + "/" + id}
+	return msg
+}
+
+// BenchmarkKafka moves records of 512 bytes from Kafka to JetStream: by a source, and by a bare loop that publishes the same messages as
+// fast as the store confirms them. What the source does beside is in the ratio: it makes and checks events, keeps order whatever fails, and
+// commits offsets.
 //
-// E2E_RECORDS says how many records. With MILLRACE_PROFILES set to a folder, CPU profiles of the source and of nats-server while either works are written there.
+// E2E_RECORDS says how many records.
 func BenchmarkKafka(b *testing.B) {
-	count := records()
 	k := StartKafka(b)
 	k.Create(b, "ledger", partitions)
-	fill(b, k, count)
-	manifest := filepath.Join(b.TempDir(), "ledger.yaml")
-	harness.WriteFile(b, manifest, fmt.Sprintf(ledgerManifest, k.Plain)) // for the names of the Broker
-	c := harness.NewCluster(b, programs.Dir(b), manifest)
-	profile := profiles(b, c)
-	c.StartNATS(b)
-	js := connect(b, c)
-
-	for round := 0; b.Loop(); round++ {
-		// Another source, for the group of the last has read everything.
-		text := strings.Replace(ledgerManifest, "name: ledger}", fmt.Sprintf("name: ledger%d}", round), 1)
-		harness.WriteFile(b, manifest, fmt.Sprintf(text, k.Plain))
-		source := sourceRun(b, c, js, count, profile)
-		bare := bareLoop(b, k, js, c, count, profile)
-		b.Logf("source %.0f/s, bare loop %.0f/s, ratio %.2f", source, bare, source/bare)
-		b.ReportMetric(bare, "bare/s")
-		b.ReportMetric(source, "source/s")
-		b.ReportMetric(source/bare, "ratio")
+	manifest := fmt.Sprintf(ledgerManifest, k.Plain)
+	a := newArena(b, manifest, records())
+	fill(b, k, a.count)
+	for b.Loop() {
+		a.compare(b, func(round int) {
+			// Another source, for the group of the last has read everything.
+			text := strings.Replace(manifest, "name: ledger}", fmt.Sprintf("name: ledger%d}", round), 1)
+			harness.WriteFile(b, a.Manifests, text)
+		}, func() float64 { return bareLoop(b, k, a) })
 	}
 }
 
@@ -112,87 +222,33 @@ func connect(b *testing.B, c *harness.Cluster) jetstream.JetStream {
 	return js
 }
 
-// bareLoop returns how many records a second are published by a loop that does nothing else. Its messages are made after the pattern of
-// one that the source has stored.
-func bareLoop(b *testing.B, k *Kafka, js jetstream.JetStream, c *harness.Cluster, count int, profile func(name, url string)) float64 {
-	stored, err := js.Stream(b.Context(), harness.BrokerNames(b, c.Manifests, "b").Events)
-	if err != nil {
-		b.Fatal(err)
-	}
-	first, err := stored.GetMsg(b.Context(), stored.CachedInfo().State.FirstSeq)
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := stored.Purge(b.Context()); err != nil {
-		b.Fatal(err)
-	}
-	settings := stored.CachedInfo().Config
-	settings.Name, settings.Subjects, settings.Metadata = "bare", []string{"bare"}, nil
-	if _, err := js.CreateStream(b.Context(), settings); err != nil {
-		b.Fatal(err)
-	}
-	defer func() { _ = js.DeleteStream(b.Context(), "bare") }()
+// bareLoop returns how many records a second are published by a loop that does nothing else.
+func bareLoop(b *testing.B, k *Kafka, a *arena) float64 {
 	client, err := kgo.NewClient(kgo.SeedBrokers(k.Plain), kgo.ConsumeTopics("ledger"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer client.Close()
-	profile("nats-bare", "")
 	start := time.Now()
-	for n := 0; n < count; {
+	for n := 0; n < a.count; {
 		for _, r := range client.PollRecords(b.Context(), 5000).Records() {
 			n++
-			if _, err := js.PublishMsgAsync(bareMessage(first.Header, r), jetstream.WithStallWait(time.Minute)); err != nil {
+			if _, err := a.js.PublishMsgAsync(bareMessage(a, r), jetstream.WithStallWait(time.Minute)); err != nil {
 				b.Fatal(err)
 			}
 		}
 	}
-	<-js.PublishAsyncComplete()
-	return float64(count) / time.Since(start).Seconds()
+	<-a.js.PublishAsyncComplete()
+	return float64(a.count) / time.Since(start).Seconds()
 }
 
-// bareMessage is the message of a record, with what tells it from the others put into the pattern.
-func bareMessage(pattern nats.Header, r *kgo.Record) *nats.Msg {
+func bareMessage(a *arena, r *kgo.Record) *nats.Msg {
 	partition, offset := strconv.Itoa(int(r.Partition)), strconv.FormatInt(r.Offset, 10)
-	msg := &nats.Msg{Subject: "bare", Data: r.Value, Header: make(nats.Header, len(pattern))}
-	maps.Copy(msg.Header, pattern)
-	msg.Header["ce-id"] = []string{"partition:" + partition + "/offset:" + offset}
-	msg.Header["ce-subject"] = []string{"partition:" + partition + "#" + offset}
-	msg.Header["ce-time"] = []string{r.Timestamp.UTC().Format(time.RFC3339Nano)}
-	msg.Header["ce-knativekafkapartition"] = []string{partition}
-	msg.Header["ce-knativekafkaoffset"] = []string{offset}
-	msg.Header[nats.MsgIdHdr] = []string{pattern.Get(nats.MsgIdHdr)[:36] + "/ledger/" + partition + "/" + offset + "/" + strconv.FormatInt(r.Timestamp.UnixMilli(), 36)}
-	return msg
-}
-
-// sourceRun returns how many records a second a source stores, from the first one on.
-func sourceRun(b *testing.B, c *harness.Cluster, js jetstream.JetStream, count int, profile func(name, url string)) float64 {
-	name := harness.BrokerNames(b, c.Manifests, "b").Events
-	p := c.StartSource(b)
-	stored := func() uint64 {
-		s, err := js.Stream(b.Context(), name)
-		if err != nil {
-			return 0
-		}
-		return s.CachedInfo().State.Msgs
-	}
-	harness.Eventually(b, "a record is stored", func() error {
-		if stored() == 0 {
-			return fmt.Errorf("none is")
-		}
-		return nil
+	return a.message(r.Value, "ledger/"+partition+"/"+offset+"/"+strconv.FormatInt(r.Timestamp.UnixMilli(), 36), map[string]string{
+		"ce-id":                    "partition:" + partition + "/offset:" + offset,
+		"ce-subject":               "partition:" + partition + "#" + offset,
+		"ce-time":                  r.Timestamp.UTC().Format(time.RFC3339Nano),
+		"ce-knativekafkapartition": partition,
+		"ce-knativekafkaoffset":    offset,
 	})
-	profile("source", p.Admin)
-	profile("nats-source", "")
-	before, start := stored(), time.Now()
-	harness.Eventually(b, "all records are stored", func() error {
-		if n := stored(); n < uint64(count) {
-			return fmt.Errorf("%d are", n)
-		}
-		return nil
-	})
-	took := time.Since(start)
-	b.Logf("source: %v of processor time", p.CPU(b))
-	p.Kill()
-	return float64(uint64(count)-before) / took.Seconds()
 }
