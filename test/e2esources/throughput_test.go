@@ -21,8 +21,8 @@ import (
 	"millrace.dev/test/harness"
 )
 
-// rounds are how often a source and a bare loop go in turns, after one round that is not counted: in it the servers get warm.
-const rounds = 5
+// rounds are how often a source and a bare loop go in turns, after some that are not counted: in these the servers get warm.
+const warmups, rounds = 2, 5
 
 // arena is where a source and a bare loop move the same number of messages to JetStream. The messages of both have the same headers and
 // ids, in streams with the same settings, since what the store does for a message depends on these more than on its data.
@@ -53,18 +53,19 @@ func newArena(b *testing.B, manifest string, count int) *arena {
 func (a *arena) compare(b *testing.B, prepare func(round int), bare func() float64) {
 	b.Helper()
 	var sources, bares, ratios []float64
-	for round := range rounds + 1 {
+	for round := range warmups + rounds {
 		prepare(round)
 		var source, loop float64
+		var cpu time.Duration
 		if round%2 == 0 {
-			source = a.runSource(b)
+			source, cpu = a.runSource(b)
 		}
 		loop = a.runBare(b, bare)
 		if round%2 == 1 {
-			source = a.runSource(b)
+			source, cpu = a.runSource(b)
 		}
-		b.Logf("round %d: source %.0f/s, bare loop %.0f/s, ratio %.2f", round, source, loop, source/loop)
-		if round > 0 {
+		b.Logf("round %d: source %.0f/s with %v of processor time, bare loop %.0f/s, ratio %.2f", round, source, cpu, loop, source/loop)
+		if round >= warmups {
 			sources, bares, ratios = append(sources, source), append(bares, loop), append(ratios, source/loop)
 		}
 	}
@@ -78,8 +79,9 @@ func median(of []float64) float64 {
 	return of[len(of)/2]
 }
 
-// runSource returns how many messages a second a source stores, from the first one on, and empties the stream.
-func (a *arena) runSource(b *testing.B) float64 {
+// runSource returns how many messages a second a source stores, from the first one on, and the processor time of its process. It empties
+// the stream.
+func (a *arena) runSource(b *testing.B) (rate float64, cpu time.Duration) {
 	b.Helper()
 	p := a.StartSource(b)
 	stored := func() int {
@@ -95,7 +97,7 @@ func (a *arena) runSource(b *testing.B) float64 {
 	before, start := stored(), time.Now()
 	harness.Reach(b, "all messages are stored", a.count, stored)
 	took := time.Since(start)
-	b.Logf("source: %v of processor time", p.CPU(b))
+	cpu = p.CPU(b)
 	p.Stop(b) // so that nothing is left to be read again
 	s, err := a.js.Stream(b.Context(), a.events)
 	if err != nil {
@@ -109,7 +111,7 @@ func (a *arena) runSource(b *testing.B) float64 {
 	if err := s.Purge(b.Context()); err != nil {
 		b.Fatal(err)
 	}
-	return float64(a.count-before) / took.Seconds()
+	return float64(a.count-before) / took.Seconds(), cpu
 }
 
 // runBare runs a loop with a stream named bare, which is as that of the Broker.
