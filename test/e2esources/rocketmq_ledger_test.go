@@ -135,21 +135,17 @@ func TestRocketMQLedger(t *testing.T) {
 			t.Logf("%s\n%s", offsets, order)
 		}
 	}()
-	settle(t, each, b.count, "messages are in the stream")
+	harness.ReachPatiently(t, settlePatience, "all messages are in the stream", each, b.count)
 	stop()
 	for path, matches := range map[string]func(n int) bool{
 		"/all":   func(int) bool { return true },
 		"/tenth": func(n int) bool { return n%10 == 3 },
 	} {
-		left := func() int {
-			lost, _, _ := subscribers.verdict(path, each, matches)
-			return each - lost
-		}
-		settle(t, each, left, "messages are delivered to "+path)
-		_, strange, again := subscribers.verdict(path, each, matches)
-		t.Logf("%s: none lost, %d that do not match, %d delivered again", path, strange, again)
-		if strange > 0 {
-			t.Errorf("%s: want no message but those that match", path)
+		harness.ReachPatiently(t, settlePatience, "all messages are delivered to "+path, expected(each, matches), func() int { return subscribers.count(path) })
+		lost, strange, again := subscribers.verdict(path, each, matches)
+		t.Logf("%s: %d lost, %d that do not match, %d delivered again", path, lost, strange, again)
+		if lost+strange > 0 {
+			t.Errorf("%s: want each message that matches, and no other", path)
 		}
 	}
 	twice, late := b.verdict()
@@ -161,25 +157,6 @@ func TestRocketMQLedger(t *testing.T) {
 
 // settlePatience is how long nothing new may come: what was read before a server was killed may be read again first.
 const settlePatience = 3 * harness.Patience
-
-// settle waits until the count is reached, for as long as there is progress.
-func settle(t *testing.T, want int, count func() int, what string) {
-	t.Helper()
-	last, since := -1, time.Now()
-	for {
-		got := count()
-		if got >= want {
-			return
-		}
-		if got != last {
-			last, since = got, time.Now()
-		}
-		if time.Since(since) > settlePatience {
-			t.Fatalf("%d of %d %s, and no more for %v", got, want, what, settlePatience)
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-}
 
 // messagesAtOnce is how many messages a request writes.
 const messagesAtOnce = 16

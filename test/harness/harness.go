@@ -263,8 +263,14 @@ func Eventually(t testing.TB, what string, ok func() error) {
 // its time and what stands still does not.
 func Reach(t testing.TB, what string, want int, count func() int) {
 	t.Helper()
+	ReachPatiently(t, Patience, what, want, count)
+}
+
+// ReachPatiently is Reach with another patience.
+func ReachPatiently(t testing.TB, patience time.Duration, what string, want int, count func() int) {
+	t.Helper()
 	best, grew := -1, time.Now()
-	for ; time.Since(grew) < Patience; time.Sleep(10 * time.Millisecond) {
+	for ; time.Since(grew) < patience; time.Sleep(10 * time.Millisecond) {
 		n := count()
 		if n >= want {
 			return
@@ -273,7 +279,7 @@ func Reach(t testing.TB, what string, want int, count func() int) {
 			best, grew = n, time.Now()
 		}
 	}
-	t.Fatalf("waited in vain until %s: there are %d of %d, and no more came for %v", what, best, want, Patience)
+	t.Fatalf("waited in vain until %s: there are %d of %d, and no more came for %v", what, best, want, patience)
 }
 
 // Ledger is a subscriber that records what it received: for each path, how often it got each event id.
