@@ -204,6 +204,11 @@ func (o *Outlet) note(ctx context.Context, f *Failure) {
 func (o *Outlet) pause(ctx context.Context, d time.Duration) {
 	o.waiting.Add(1)
 	defer o.waiting.Add(-1)
+	Sleep(ctx, d)
+}
+
+// Sleep returns when d is over, or ctx has ended.
+func Sleep(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

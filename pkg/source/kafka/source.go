@@ -84,7 +84,7 @@ func (s *Source) Run(ctx context.Context) {
 // setUp waits until one of the topics is there, and fixes where to begin. It returns false if ctx ended before.
 func (s *Source) setUp(ctx context.Context, c *cluster) (there []string, fixed offsets, ok bool) {
 	waited := map[string]bool{} // topics that were missing: all that is in them is new
-	for ; ctx.Err() == nil; sleep(ctx, setupPause) {
+	for ; ctx.Err() == nil; source.Sleep(ctx, setupPause) {
 		there, missing, err := c.topics(ctx, s.opts.Topics)
 		if err != nil {
 			s.fail(ctx, err)
@@ -129,15 +129,6 @@ func (s *Source) begin(ctx context.Context, c *cluster, topics []string, waited 
 	ends, err := c.fix(ctx, old, c.admin.ListEndOffsets)
 	maps.Copy(fixed, ends)
 	return fixed, err
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }
 
 // set changes whether the source is ready.

@@ -115,7 +115,7 @@ func (s *Source) Run(ctx context.Context) {
 		if !s.Status().Ready {
 			wait = pause
 		}
-		sleep(ctx, wait)
+		source.Sleep(ctx, wait)
 	}
 	work.Wait()
 	drained, cancel := context.WithTimeout(after, s.opts.Drain)
@@ -138,7 +138,7 @@ func (s *Source) leave(ctx context.Context) {
 	defer cancel()
 	s.keeper.release(ctx)
 	for s.keeper.shelf.settled() > 0 && ctx.Err() == nil {
-		sleep(ctx, 5*time.Millisecond)
+		source.Sleep(ctx, 5*time.Millisecond)
 	}
 	s.mu.Lock()
 	servers := slices.Collect(maps.Values(s.servers))
@@ -220,7 +220,7 @@ func (s *Source) connectLocked(ctx context.Context, work *sync.WaitGroup, addres
 
 // attend keeps a server knowing the client until ctx ends.
 func (s *Source) attend(ctx context.Context, to *server, at *v2.Endpoints) {
-	for ; ctx.Err() == nil; sleep(ctx, pause) {
+	for ; ctx.Err() == nil; source.Sleep(ctx, pause) {
 		err := to.client.introduce(ctx, at, func(theirs *v2.Settings) error {
 			if s.opts.FIFO && !theirs.GetSubscription().GetFifo() {
 				return errNotOrderly
@@ -244,7 +244,7 @@ func (s *Source) beat(ctx context.Context, to *server) {
 				s.warn(ctx, err)
 			}
 		}
-		sleep(ctx, beatEvery)
+		source.Sleep(ctx, beatEvery)
 	}
 }
 
@@ -274,7 +274,7 @@ func (s *Source) read(ctx context.Context, work *sync.WaitGroup, lanes *source.L
 			attempt := uuid.NewString()
 			for ctx.Err() == nil {
 				if known, _ := r.server.state(); !known {
-					sleep(ctx, pause/10)
+					source.Sleep(ctx, pause/10)
 					continue
 				}
 				if s.receive(ctx, r, at.topic, attempt, lanes) == nil {
@@ -282,7 +282,7 @@ func (s *Source) read(ctx context.Context, work *sync.WaitGroup, lanes *source.L
 					continue
 				}
 				s.tell(ctx)
-				sleep(ctx, pause)
+				source.Sleep(ctx, pause)
 			}
 		})
 	}
@@ -321,15 +321,6 @@ func orderKey(m *v2.Message) []byte {
 		return []byte(group)
 	}
 	return fmt.Appendf(nil, "queue %d", p.GetQueueId())
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }
 
 // warn logs what passes by itself and may happen many times a second, at most once a minute.
