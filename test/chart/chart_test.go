@@ -311,6 +311,8 @@ func TestBadValues(t *testing.T) {
 		`ingress: {resources: {limits: {memory: 1G}}}`:                            `at '/ingress/resources/limits/memory': '1G' does not match pattern`,
 		`ingress: {resources: {limits: {memory: 9Mi}}}`:                           `ingress.resources.limits.memory is 9Mi: it takes at least 128Mi`,
 		`ingress: {autoscaling: {enabled: true, minReplicas: 9, maxReplicas: 3}}`: `ingress.autoscaling.minReplicas is 9, more than maxReplicas, which is 3`,
+		`source: {secretNamespaces: [Shop]}`:                                      `at '/source/secretNamespaces/0': 'Shop' does not match pattern`,
+		`networkPolicies: {sourceEgress: [{from: []}]}`:                           `at '/networkPolicies/sourceEgress/0': additional properties 'from' not allowed`,
 		`images: {tag: "a b"}`:                                                    `at '/images/tag': 'a b' does not match pattern`,
 		`images: {pullPolicy: Sometimes}`:                                         `at '/images/pullPolicy': value must be one of`,
 		`nats: {install: false}`:                                                  `nats.install is false: set nats.url to the URLs of your NATS servers`,
