@@ -124,9 +124,10 @@ func (k *Kafka) Start(t testing.TB) {
 func (k *Kafka) Kill() { k.process.Kill() }
 
 // Client returns a client that writes to the partitions that records name.
-func (k *Kafka) Client(t testing.TB) *kgo.Client {
+func (k *Kafka) Client(t testing.TB, opts ...kgo.Opt) *kgo.Client {
 	t.Helper()
-	client, err := kgo.NewClient(kgo.SeedBrokers(k.Plain), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.RecordDeliveryTimeout(time.Minute))
+	own := []kgo.Opt{kgo.SeedBrokers(k.Plain), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.RecordDeliveryTimeout(time.Minute)}
+	client, err := kgo.NewClient(append(own, opts...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
