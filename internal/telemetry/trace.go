@@ -125,13 +125,13 @@ func (t *Tracer) Begin(s observe.Step, at time.Time, b *observe.Broker, of *obse
 func describe(s observe.Step, b *observe.Broker, of *observe.Trigger) (trace.SpanKind, string) {
 	switch s {
 	case observe.Arrive:
-		return trace.SpanKindServer, "receive " + b.Key()
+		return trace.SpanKindServer, "receive " + b.Key
 	case observe.Read:
-		return trace.SpanKindConsumer, "read " + b.Key()
+		return trace.SpanKindConsumer, "read " + b.Key
 	case observe.Store:
-		return trace.SpanKindProducer, "publish " + b.Key()
+		return trace.SpanKindProducer, "publish " + b.Key
 	case observe.Select:
-		return trace.SpanKindConsumer, "match " + b.Key()
+		return trace.SpanKindConsumer, "match " + b.Key
 	default:
 		return trace.SpanKindClient, "deliver " + of.Key
 	}
@@ -140,7 +140,7 @@ func describe(s observe.Step, b *observe.Broker, of *observe.Trigger) (trace.Spa
 func attributes(s observe.Step, b *observe.Broker, of *observe.Trigger, e *event.Event) []attribute.KeyValue {
 	all := []attribute.KeyValue{
 		attribute.String("messaging.system", "nats"),
-		attribute.String("messaging.destination.name", b.Key()),
+		attribute.String("messaging.destination.name", b.Key),
 		attribute.String("cloudevents.event_id", e.Value(event.ID)),
 		attribute.String("cloudevents.event_source", e.Value(event.Source)),
 		attribute.String("cloudevents.event_type", e.Value(event.Type)),

@@ -35,7 +35,7 @@ func newServed(t *Table, before *served) *served {
 	for _, b := range t.brokers {
 		c := known[b.Names.Events]
 		if c == nil {
-			c = &brokerCounters{broker: &observe.Broker{Namespace: b.Names.Namespace, Name: b.Names.Name, UID: b.Names.UID}}
+			c = &brokerCounters{broker: observe.NewBroker(b.Names.Namespace, b.Names.Name, b.Names.UID)}
 		}
 		s.counts[b] = c
 	}
@@ -52,7 +52,7 @@ func (s *served) counters(b *Broker) *brokerCounters {
 			return c
 		}
 	}
-	return &brokerCounters{broker: &observe.Broker{Namespace: b.Names.Namespace, Name: b.Names.Name, UID: b.Names.UID}}
+	return &brokerCounters{broker: observe.NewBroker(b.Names.Namespace, b.Names.Name, b.Names.UID)}
 }
 
 // tell counts a request that was answered, and tells the Recorder of the events in it. b is nil if there is no such Broker.
@@ -104,7 +104,7 @@ func (h *Handler) ByBroker() []ByBroker {
 	}
 	for _, c := range served.counts {
 		all = append(all, ByBroker{
-			Broker: c.broker.Key(), Events: c.events.Load(), Requests: c.responses.Read(), Publishes: c.publish.Read(),
+			Broker: c.broker.Key, Events: c.events.Load(), Requests: c.responses.Read(), Publishes: c.publish.Read(),
 		})
 	}
 	return all

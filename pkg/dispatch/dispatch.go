@@ -276,7 +276,7 @@ func (d *Dispatcher) BrokerStats() []BrokerStats {
 	defer d.mu.Unlock()
 	all := make([]BrokerStats, 0, len(d.runners))
 	for _, r := range d.runners {
-		all = append(all, BrokerStats{Broker: r.broker.Key(), Consumed: r.consumed.Load(), Unmatched: r.unmatched.Load()})
+		all = append(all, BrokerStats{Broker: r.broker.Key, Consumed: r.consumed.Load(), Unmatched: r.unmatched.Load()})
 	}
 	return all
 }

@@ -154,7 +154,7 @@ func (r *runner) settle(j job, result delivery.Result, begun time.Time) {
 			counts.endToEnd.Observe(ended.Sub(arrived), ended, j.event)
 		}
 		j.settle.done()
-		r.tellFate(&j, observe.Delivered, 0)
+		r.tellFate(&j, observe.Delivered, 0, ended)
 	case delivery.RetryIn:
 		counts.retried.Add(1)
 		note(&j.progress, j.to.Subscriber, result)
@@ -293,13 +293,13 @@ func (r *runner) tellAttempt(j *job, result delivery.Result, d delivery.Decision
 	})
 }
 
-// tellFate tells where the job ended or waits; sequence is that of the message that it waits as.
-func (r *runner) tellFate(j *job, fate observe.Fate, sequence uint64) {
+// tellFate tells where the job ended or waits since when; sequence is that of the message that it waits as.
+func (r *runner) tellFate(j *job, fate observe.Fate, sequence uint64, at time.Time) {
 	if r.opts.Recorder == nil || j.to.seen == nil { // a Trigger that is not in effect cannot be told of
 		return
 	}
 	r.opts.Recorder.Settled(observe.Settlement{
-		Trigger: j.to.seen, Event: j.event, Origin: j.origin, Fate: fate, Attempts: j.progress.Attempt, At: time.Now(), Due: j.progress.Due,
+		Trigger: j.to.seen, Event: j.event, Origin: j.origin, Fate: fate, Attempts: j.progress.Attempt, At: at, Due: j.progress.Due,
 		Sequence: sequence,
 	})
 }
@@ -381,7 +381,7 @@ func (r *runner) postpone(j job, delay time.Duration, why observe.Fate) {
 		return err
 	}) {
 		r.retries.stored(j.to.key, delay)
-		r.tellFate(&j, why, sequence)
+		r.tellFate(&j, why, sequence, time.Now())
 	}
 }
 
@@ -408,7 +408,7 @@ func (r *runner) park(j job) {
 		return err
 	}) {
 		j.to.counts.parked.Add(1)
-		r.tellFate(&j, observe.Parked, sequence)
+		r.tellFate(&j, observe.Parked, sequence, time.Now())
 	}
 }
 
@@ -436,7 +436,7 @@ func (r *runner) runDeadLetter(j job) {
 		j.to.counts.deadLettered.Add(1)
 		r.tellAttempt(&j, result, delivery.Decision{Action: delivery.Done}, begun)
 		j.settle.done()
-		r.tellFate(&j, observe.DeadLettered, 0)
+		r.tellFate(&j, observe.DeadLettered, 0, time.Now())
 	case outcome == delivery.Abandoned:
 		// The process is stopping: the message stays unsettled and comes again.
 	case result.Reason() == delivery.ReasonUnsendable:

@@ -29,7 +29,7 @@ func (d *diary) Matched(m observe.Match) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	id := m.Event.Value(event.ID)
-	d.matches[id] = []string{m.Broker.Key()}
+	d.matches[id] = []string{m.Broker.Key}
 	for _, t := range m.Triggers {
 		d.matches[id] = append(d.matches[id], t.Key)
 	}

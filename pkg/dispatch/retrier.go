@@ -369,7 +369,7 @@ func (t *retrier) expired(rt *route, d *stream.Delivery) bool {
 		return false
 	}
 	j := t.job(rt, d, s)
-	t.r.tellFate(&j, observe.Expired, 0)
+	t.r.tellFate(&j, observe.Expired, 0, time.Now())
 	t.r.giveUp(j, delivery.Result{Err: fmt.Errorf("%w for %s", errExpired, rt.Policy.BacklogMaxAge)})
 	return true
 }

@@ -90,7 +90,7 @@ func newRunner(o Options, n *stream.Names) *runner {
 	r := &runner{
 		opts:   o,
 		names:  n,
-		broker: &observe.Broker{Namespace: n.Namespace, Name: n.Name, UID: n.UID},
+		broker: observe.NewBroker(n.Namespace, n.Name, n.UID),
 		log:    o.Logger.With(slog.String("broker", n.Namespace+"/"+n.Name)),
 		lanes:  map[string]*lane{},
 		counts: map[string]*counters{},
@@ -326,7 +326,7 @@ func (r *runner) latencies() []Latencies {
 		if t.sink != nil && t.counts.attempts.Load() > 0 {
 			c := t.counts
 			all = append(all, Latencies{
-				Broker: r.broker.Key(), Trigger: t.name,
+				Broker: r.broker.Key, Trigger: t.name,
 				Attempts: c.responses.Read(), Process: c.process.Read(), EndToEnd: c.endToEnd.Read(),
 			})
 		}

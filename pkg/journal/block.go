@@ -16,8 +16,9 @@ import (
 //	base time (varint, µs since 1970) record…
 //
 // where a record is its kind, a varint of what it has, and then those fields in the order of their bits. Times are µs after
-// the base. A string that is likely to come again in the block is written once and then named by its number: 0 stands for
-// a new one that follows, n for the n-th. Fields that a reader does not know can only be those of a later schema.
+// the base. A string that is likely to come again in the block is 0 and the string or, if it is the n-th of these that came after a 0, just
+// n, which this version reads but does not write: S2 finds what comes again faster. Fields that a reader does not know can only be those of a
+// later schema.
 const schema = 1
 
 // The bits of the fields.
@@ -52,102 +53,94 @@ const (
 // ErrSchema says that a block is none, or one of a later version of Millrace.
 var ErrSchema = errors.New("not a block of the journal that this version can read")
 
-// Encoder writes the records of one block, and after Take those of the next. The zero value is ready for use.
-type Encoder struct {
-	buf    []byte
-	base   int64
-	count  int
-	known  map[string]uint64
-	packed []byte
-}
-
-// Add writes a record. What is too long is cut.
-func (e *Encoder) Add(r *Record) {
-	if e.count == 0 {
-		e.buf = e.buf[:0]
-		e.base = r.Time.UnixMicro()
-		e.buf = binary.AppendVarint(e.buf, e.base)
-		if e.known == nil {
-			e.known = map[string]uint64{}
-		}
-		clear(e.known)
-	}
-	e.count++
+// appendRecord appends a record whose times are relative to the base, in µs since 1970. What is too long is cut.
+func appendRecord(buf []byte, base int64, r *Record) []byte {
 	has := fieldsOf(r)
-	e.buf = append(e.buf, byte(r.Kind))
-	e.number(uint64(has))
-	e.time(r.Time)
-	e.again(r.Broker)
-	e.text(r.ID, maxText)
-	e.again(r.Source)
-	e.again(r.Type)
+	buf = append(buf, byte(r.Kind))
+	buf = appendNumber(buf, uint64(has))
+	buf = binary.AppendVarint(buf, r.Time.UnixMicro()-base)
+	buf = appendCommon(buf, r.Broker)
+	buf = appendText(buf, r.ID, maxText)
+	buf = appendCommon(buf, r.Source)
+	buf = appendCommon(buf, r.Type)
 	if has&hasFate != 0 {
-		e.buf = append(e.buf, byte(r.Fate))
+		buf = append(buf, byte(r.Fate))
 	}
 	if has&hasSequence != 0 {
-		e.number(r.Sequence)
+		buf = appendNumber(buf, r.Sequence)
 	}
 	if has&hasPeer != 0 {
-		e.again(r.Peer)
+		buf = appendCommon(buf, r.Peer)
 	}
 	if has&hasTrigger != 0 {
-		e.again(r.Trigger)
+		buf = appendCommon(buf, r.Trigger)
 	}
 	if has&hasTriggers != 0 {
 		n := min(len(r.Triggers), maxTriggers)
-		e.number(uint64(n))
+		buf = appendNumber(buf, uint64(n))
 		for _, t := range r.Triggers[:n] {
-			e.again(t)
+			buf = appendCommon(buf, t)
 		}
 	}
 	if has&hasAttempt != 0 {
-		e.number(uint64(r.Attempt))
+		buf = appendNumber(buf, uint64(r.Attempt))
 	}
 	if has&hasStatus != 0 {
-		e.number(uint64(r.Status))
+		buf = appendNumber(buf, uint64(r.Status))
 	}
 	if has&hasReason != 0 {
-		e.again(r.Reason)
+		buf = appendCommon(buf, r.Reason)
 	}
 	if has&hasCause != 0 {
-		e.text(r.Cause, mostOfCause(r.Kind))
+		buf = appendText(buf, r.Cause, mostOfCause(r.Kind))
 	}
 	if has&hasDuration != 0 {
-		e.number(uint64(r.Duration.Microseconds()))
+		buf = appendNumber(buf, uint64(r.Duration.Microseconds()))
 	}
 	if has&hasDue != 0 {
-		e.time(r.Due)
+		buf = binary.AppendVarint(buf, r.Due.UnixMicro()-base)
 	}
 	if has&hasAttributes != 0 {
-		e.attributes(r.Attributes)
+		buf = appendAttributes(buf, r.Attributes)
 	}
+	return buf
 }
 
-func fieldsOf(r *Record) int {
-	has := 0
-	for _, f := range [...]struct {
-		bit int
-		set bool
-	}{
-		{hasFate, r.Fate != None},
-		{hasDeadLetter, r.DeadLetter},
-		{hasSequence, r.Sequence != 0},
-		{hasPeer, r.Peer != ""},
-		{hasTrigger, r.Trigger != ""},
-		{hasTriggers, len(r.Triggers) > 0},
-		{hasAttempt, r.Attempt > 0},
-		{hasStatus, r.Status > 0},
-		{hasReason, r.Reason != ""},
-		{hasCause, r.Cause != ""},
-		{hasDuration, r.Duration > 0},
-		{hasDue, !r.Due.IsZero()},
-		{hasAttributes, len(r.Attributes) > 0},
-		{hasAgain, r.Again},
-	} {
-		if f.set {
-			has |= f.bit
+func appendNumber(buf []byte, n uint64) []byte {
+	if n < 0x80 { // as most are
+		return append(buf, byte(n))
+	}
+	return binary.AppendUvarint(buf, n)
+}
+
+func appendText(buf []byte, s string, most int) []byte {
+	n := min(len(s), most)
+	return append(appendNumber(buf, uint64(n)), s[:n]...)
+}
+
+// appendCommon appends a string that is likely to come again.
+func appendCommon(buf []byte, s string) []byte { return appendText(append(buf, 0), s, maxText) }
+
+func fieldsOf(r *Record) (has int) {
+	set := func(bit int, is bool) {
+		if is {
+			has |= bit
 		}
 	}
+	set(hasFate, r.Fate != None)
+	set(hasDeadLetter, r.DeadLetter)
+	set(hasSequence, r.Sequence != 0)
+	set(hasPeer, r.Peer != "")
+	set(hasTrigger, r.Trigger != "")
+	set(hasTriggers, len(r.Triggers) > 0)
+	set(hasAttempt, r.Attempt > 0)
+	set(hasStatus, r.Status > 0)
+	set(hasReason, r.Reason != "")
+	set(hasCause, r.Cause != "")
+	set(hasDuration, r.Duration > 0)
+	set(hasDue, !r.Due.IsZero())
+	set(hasAttributes, len(r.Attributes) > 0)
+	set(hasAgain, r.Again)
 	return has
 }
 
@@ -159,9 +152,9 @@ func mostOfCause(k Kind) int {
 	return maxCause
 }
 
-// attributes writes those beside id, source and type, as long as there is room for them; the number says whether any is
+// appendAttributes appends those beside id, source and type, as long as there is room for them; the number says whether any is
 // missing.
-func (e *Encoder) attributes(all []event.Attribute) {
+func appendAttributes(buf []byte, all []event.Attribute) []byte {
 	room, n, missing := maxAttributes, 0, uint64(0)
 	for i := range all {
 		if standing(all[i].Name) {
@@ -173,53 +166,69 @@ func (e *Encoder) attributes(all []event.Attribute) {
 		}
 		n++
 	}
-	e.number(uint64(n)<<1 | missing)
+	buf = appendNumber(buf, uint64(n)<<1|missing)
 	for i := range all {
 		if n == 0 {
-			return
+			break
 		}
 		a := &all[i]
 		if standing(a.Name) {
 			continue
 		}
 		n--
-		e.again(a.Name)
-		e.buf = append(e.buf, byte(a.Kind))
-		e.text(a.Value, maxAttributes)
+		buf = appendCommon(buf, a.Name)
+		buf = append(buf, byte(a.Kind))
+		buf = appendText(buf, a.Value, maxAttributes)
 	}
+	return buf
 }
 
 func standing(name string) bool {
 	return name == event.ID || name == event.Source || name == event.Type
 }
 
-func (e *Encoder) number(n uint64) { e.buf = binary.AppendUvarint(e.buf, n) }
-
-func (e *Encoder) time(t time.Time) { e.buf = binary.AppendVarint(e.buf, t.UnixMicro()-e.base) }
-
-func (e *Encoder) text(s string, most int) {
-	s = s[:min(len(s), most)]
-	e.number(uint64(len(s)))
-	e.buf = append(e.buf, s...)
+// Encoder writes the records of one block, and after Take those of the next. The zero value is ready for use.
+type Encoder struct {
+	buf   []byte
+	base  int64
+	count int
 }
 
-func (e *Encoder) again(s string) {
-	s = s[:min(len(s), maxText)]
-	if n := e.known[s]; n > 0 {
-		e.number(n)
-		return
+// Add writes a record. What is too long is cut.
+func (e *Encoder) Add(r *Record) {
+	if e.count == 0 {
+		e.begin(r.Time.UnixMicro())
 	}
-	e.known[s] = uint64(len(e.known)) + 1
-	e.number(0)
-	e.text(s, maxText)
+	e.count++
+	e.buf = appendRecord(e.buf, e.base, r)
+}
+
+// add writes what appendRecord made with the base, which is that of the block.
+func (e *Encoder) add(base int64, record []byte) {
+	if e.count == 0 {
+		e.begin(base)
+	}
+	e.count++
+	e.buf = append(e.buf, record...)
+}
+
+func (e *Encoder) begin(base int64) {
+	e.base = base
+	e.buf = binary.AppendVarint(e.buf[:0], base)
 }
 
 // Take returns the block and begins a new one.
 func (e *Encoder) Take() []byte {
-	e.packed = s2.Encode(e.packed[:cap(e.packed)], e.buf)
-	block := append(make([]byte, 0, 1+len(e.packed)), schema)
+	block, _ := e.pack(nil)
+	return block
+}
+
+// pack is Take with memory to compress in, which it returns, as far as it had to grow, for the next time.
+func (e *Encoder) pack(space []byte) (block, grown []byte) {
+	packed := s2.Encode(space[:cap(space)], e.buf)
 	e.count = 0
-	return append(block, e.packed...)
+	block = append(make([]byte, 0, 1+len(packed)), schema)
+	return append(block, packed...), packed
 }
 
 // decoder reads the records of one block.

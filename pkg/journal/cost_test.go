@@ -44,6 +44,7 @@ func BenchmarkLife(b *testing.B) {
 			b.ReportAllocs()
 			for ; b.Loop(); n++ {
 				record(w, n, begun.Add(time.Duration(n)*200*time.Microsecond))
+				w.Gather()
 				if n%flushed == flushed-1 {
 					w.Flush()
 				}

@@ -2,7 +2,7 @@ package journal
 
 import "context"
 
-// NewIdleWriter is a Writer that stores only what Flush has it store.
+// NewIdleWriter is a Writer that does only what it is told to by Gather and Flush.
 func NewIdleWriter(o WriterOptions) *Writer {
 	w := NewWriter(o)
 	w.Stop(context.Background())
@@ -10,8 +10,14 @@ func NewIdleWriter(o WriterOptions) *Writer {
 	return w
 }
 
-// Flush stores what was recorded, as the Writer does by itself twice a second.
-func (w *Writer) Flush() {
-	w.gather()
-	w.flush()
+// Gather makes blocks of what was recorded, if there is as much as has the Writer do so by itself.
+func (w *Writer) Gather() {
+	select {
+	case <-w.wake:
+		w.gather(w.begun)
+	default:
+	}
 }
+
+// Flush stores what was recorded, as the Writer does by itself twice a second.
+func (w *Writer) Flush() { w.flush() }

@@ -8,7 +8,6 @@ package journal
 
 import (
 	"context"
-	"hash/fnv"
 	"strconv"
 	"time"
 
@@ -23,9 +22,11 @@ const gapSubject = "gap"
 
 // Shard is the shard that holds the records of events with the given id.
 func Shard(id string) int {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(cut(id))) // never fails
-	return int(h.Sum32() % Shards)
+	h := uint32(2166136261) // FNV-1a, without making bytes of the string
+	for _, b := range []byte(cut(id)) {
+		h = (h ^ uint32(b)) * 16777619
+	}
+	return int(h % Shards)
 }
 
 // cut is as much of a text as is kept.

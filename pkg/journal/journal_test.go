@@ -112,6 +112,60 @@ func TestRecordsComeBackAsTheyWere(t *testing.T) {
 	}
 }
 
+// More records of one shard than a block holds.
+func TestBlocksOfOneShard(t *testing.T) {
+	store := &memoryStore{}
+	w := journal.NewWriter(journal.WriterOptions{Store: store})
+	const records = 3000
+	source := func(i int) string { return fmt.Sprintf("/%d/%s", i%1500, strings.Repeat("s", i%97)) }
+	at := time.UnixMicro(1_790_000_000_000_000)
+	for i := range records {
+		w.Record(&journal.Record{
+			Kind: journal.Received, ID: "1", Broker: "default/live", Source: source(i), Type: fmt.Sprint("t", i%7), Peer: source(i / 2), Time: at.Add(time.Duration(i) * time.Millisecond),
+		})
+	}
+	w.Stop(t.Context())
+	f, err := journal.Find(t.Context(), store, "1")
+	if err != nil || len(f.Records) != records || len(store.blocks) < 2 {
+		t.Fatalf("got %d records in %d blocks, %v", len(f.Records), len(store.blocks), err)
+	}
+	for i := range f.Records {
+		r := &f.Records[i]
+		if r.Broker != "default/live" || r.Source != source(i) || r.Type != fmt.Sprint("t", i%7) || r.Peer != source(i/2) {
+			t.Fatalf("record %d: got %+v", i, r)
+		}
+	}
+}
+
+// Blocks in which strings that come again are numbers are in stores, though no version writes them any more.
+func TestStringsThatAreNumbersAreRead(t *testing.T) {
+	const block = "\x01\xfd\x01\xf0a\x80\x80\xaf\xa2\xdb\xff\xad\x06\x01\x88\b\x00\x00\fdefault/live\aevent-0\x00\t/rooms/42\x00\x04gift\x00\x0e" +
+		"10.1.2.3:40124\xe8\a\x02\xac0\x00\x01\aevent-0\x02\x03\x01\x00\bfilter-1\x01\x00\r\x11T\x90gifts\x00\x04\x00\asubject\x00\aroom-42\x00\x01n\x01\x010" +
+		"\x01\x88\b\x80\x89z\x11F 1\x02\x03\x04\xe8\a\x02\xac06\x14\x00\x18\x02\x05\x01\x06\x00\x04\a\x15;(\b\x01\x011\x01\x88\b\x80\x92\xf4\x01\x11\x80\x00" +
+		"2\x15:6\x15\x00\x00\x03F;\x00\x002"
+	at := time.UnixMicro(1_790_000_000_000_000)
+	var got, want []journal.Record
+	for i := range 3 {
+		r := journal.Record{Time: at.Add(time.Duration(i) * time.Second), Broker: "default/live", ID: fmt.Sprint("event-", i), Source: "/rooms/42", Type: "gift"}
+		received, matched := r, r
+		received.Kind, received.Peer, received.Duration = journal.Received, "10.1.2.3:40124", time.Millisecond
+		matched.Kind, matched.Peer, matched.Sequence, matched.Due = journal.Matched, "filter-1", uint64(i+1), at
+		matched.Triggers = []string{"default/gifts"}
+		matched.Attributes = []event.Attribute{
+			{Name: "id", Value: r.ID},
+			{Name: "source", Value: r.Source},
+			{Name: "type", Value: r.Type},
+			{Name: "subject", Value: "room-42"},
+			{Name: "n", Value: fmt.Sprint(i), Kind: event.Integer},
+		}
+		want = append(want, received, matched)
+	}
+	err := journal.Decode([]byte(block), func(r *journal.Record) bool { got = append(got, *r); return true })
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("%v\n%s", err, diff)
+	}
+}
+
 func TestAFullBufferDropsAndTellsOfTheGap(t *testing.T) {
 	hang := make(chan struct{})
 	store := &memoryStore{hang: hang}

@@ -44,11 +44,10 @@ func (w *Writer) Arrived(a observe.Arrival) {
 func (w *Writer) Matched(m observe.Match) {
 	r := recordOf(Matched, m.Broker, m.Event, m.At)
 	r.Sequence, r.Due, r.Attributes, r.Peer, r.Again = m.Sequence, m.Stored, m.Event.Attributes, w.opts.Name, m.Again
-	if len(m.Triggers) > 0 {
-		r.Triggers = make([]string, len(m.Triggers))
-		for i, t := range m.Triggers {
-			r.Triggers[i] = t.Key
-		}
+	var few [8]string // which need no memory of their own
+	r.Triggers = few[:0]
+	for _, t := range m.Triggers {
+		r.Triggers = append(r.Triggers, t.Key)
 	}
 	w.Record(&r)
 }
@@ -74,20 +73,21 @@ func (w *Writer) Attempted(a observe.Attempt) {
 
 // Settled records where a delivery waits or ended, unless its last attempt says so already.
 func (w *Writer) Settled(s observe.Settlement) {
-	r := recordOf(Settled, s.Trigger.Broker, s.Event, s.At)
-	r.Trigger, r.Attempt, r.Due, r.Sequence, r.Peer = s.Trigger.Key, s.Attempts, s.Due, s.Sequence, w.opts.Name
+	var fate Fate
 	switch s.Fate {
 	case observe.Delivered, observe.DeadLettered:
 		return
 	case observe.Retried:
-		r.Fate = Retrying
+		fate = Retrying
 	case observe.Overflowed:
-		r.Fate = Waiting
+		fate = Waiting
 	case observe.Parked:
-		r.Fate = Parked
+		fate = Parked
 	case observe.Expired:
-		r.Fate = Expired
+		fate = Expired
 	}
+	r := recordOf(Settled, s.Trigger.Broker, s.Event, s.At)
+	r.Fate, r.Trigger, r.Attempt, r.Due, r.Sequence, r.Peer = fate, s.Trigger.Key, s.Attempts, s.Due, s.Sequence, w.opts.Name
 	w.Record(&r)
 }
 
@@ -104,7 +104,7 @@ func (w *Writer) Replied(x observe.Reply) {
 }
 
 func recordOf(kind Kind, b *observe.Broker, e *event.Event, at time.Time) Record {
-	r := Record{Kind: kind, Time: at, Broker: b.Key()}
+	r := Record{Kind: kind, Time: at, Broker: b.Key}
 	for i := range e.Attributes {
 		switch a := &e.Attributes[i]; a.Name {
 		case event.ID:

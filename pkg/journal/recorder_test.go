@@ -11,7 +11,7 @@ import (
 	"millrace.dev/pkg/observe"
 )
 
-var seenBroker = &observe.Broker{Namespace: "default", Name: "live"}
+var seenBroker = observe.NewBroker("default", "live", "")
 
 func eventOf(id, source string) *event.Event {
 	e := &event.Event{}
@@ -33,7 +33,7 @@ func find(t *testing.T, s journal.Store, id string) journal.Found {
 // Whoever sends what is refused does not fill the journal, and accepted events are all recorded all the same.
 func TestRefusalsAreBoundedAndCounted(t *testing.T) {
 	store := &memoryStore{}
-	w := journal.NewWriter(journal.WriterOptions{Store: store, Name: "ingress-1", Buffer: 100_000})
+	w := journal.NewWriter(journal.WriterOptions{Store: store, Name: "ingress-1", Buffer: 16 << 20})
 	const refused = 20_000
 	for i := range refused {
 		w.Arrived(observe.Arrival{

@@ -3,6 +3,7 @@ package journal
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"log/slog"
 	"strconv"
 	"sync"
@@ -14,8 +15,8 @@ import (
 )
 
 const (
-	// DefaultBuffer is how many records wait in memory to be stored.
-	DefaultBuffer = 16 << 10
+	// DefaultBuffer is how many bytes of records wait in memory to be stored, which is some 20,000 records.
+	DefaultBuffer = 4 << 20
 	// flushEvery is how long a record waits at most before it is on its way to the store, and so how much a process that is killed
 	// takes with it while the store takes blocks.
 	flushEvery = 500 * time.Millisecond
@@ -29,8 +30,12 @@ const (
 	maxPending = 8 << 20
 	// omissionsEvery is how often it is told of refusals that were not recorded.
 	omissionsEvery = time.Minute
-	// hastenAt is the part of the buffer that has it emptied before its time.
-	hastenAt = 4
+	// gatherAt is at how many bytes, or which part of a small buffer, records are gathered before it is time: while what they were written
+	// into is in the processor's cache.
+	gatherAt     = 256 << 10
+	gatherAtPart = 4
+	// headerSize is that of what is before each record in the buffer: a byte for its shard and four for its size.
+	headerSize = 5
 )
 
 // WriterOptions configure a Writer.
@@ -39,7 +44,7 @@ type WriterOptions struct {
 	Store Store
 	// Name tells the process apart where it tells of a gap.
 	Name string
-	// Buffer is how many records wait in memory at most; default [DefaultBuffer].
+	// Buffer is how many bytes of records wait in memory at most before they are compressed; default [DefaultBuffer].
 	Buffer int
 	// Logger receives when a gap begins; default slog.Default().
 	Logger *slog.Logger
@@ -54,7 +59,8 @@ type Writer struct {
 	done chan struct{}
 
 	mu      sync.Mutex
-	records []Record // grows to Buffer when it is needed
+	records []byte // each after a header; grows to Buffer when it is needed
+	base    int64  // of their times, in µs since 1970
 	stopped bool
 
 	kept, dropped atomic.Uint64
@@ -63,7 +69,9 @@ type Writer struct {
 	refusals      *rate.Limiter
 
 	// What follows belongs to the goroutine that stores.
-	spare        []Record
+	begun        int64  // of base, the last that was given
+	spare        []byte // takes the place of records
+	space        []byte // to compress in
 	shards       [Shards]Encoder
 	blocks       []Block
 	told         uint64    // of dropped
@@ -86,26 +94,31 @@ func NewWriter(o WriterOptions) *Writer {
 		opts: o, wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 		clear: time.Now(), omissionTold: time.Now(), id: uuid.NewString(), refusals: rate.NewLimiter(refusalRate, refusalBurst),
 	}
+	w.begun = w.clear.UnixMicro()
+	w.base = w.begun
 	go w.run()
 	return w
 }
 
-// Record takes a record, or drops it if there is no room. It sets the time unless it is set, and is safe for concurrent use.
+// Record writes a record down, or drops it if there is no room. It sets the time unless it is set, keeps nothing of r, and is safe for
+// concurrent use.
 func (w *Writer) Record(r *Record) {
+	if r.Time.IsZero() {
+		r.Time = time.Now()
+	}
+	shard, gather := Shard(r.ID), min(gatherAt, w.opts.Buffer/gatherAtPart)
 	w.mu.Lock()
-	if w.stopped || len(w.records) == w.opts.Buffer {
+	before := len(w.records)
+	if w.stopped || before >= w.opts.Buffer {
 		w.mu.Unlock()
 		w.dropped.Add(1)
 		return
 	}
-	w.records = append(w.records, *r)
-	last := &w.records[len(w.records)-1]
-	if last.Time.IsZero() {
-		last.Time = time.Now()
-	}
-	hasten := len(w.records) == w.opts.Buffer/hastenAt
+	w.records = appendRecord(append(w.records, byte(shard), 0, 0, 0, 0), w.base, r)
+	binary.LittleEndian.PutUint32(w.records[before+1:], uint32(len(w.records)-before-headerSize))
+	now := len(w.records)
 	w.mu.Unlock()
-	if hasten {
+	if before < gather && now >= gather {
 		select {
 		case w.wake <- struct{}{}:
 		default:
@@ -151,55 +164,54 @@ func (w *Writer) run() {
 	for {
 		select {
 		case <-w.stop:
-			w.gather()
 			w.last = true
 			w.flush()
 			w.flush() // tells of what the store did not take
 			return
 		case <-w.wake:
-			w.gather()
+			w.gather(w.begun)
 		case <-tick.C:
-			w.gather()
 			w.flush()
 		}
 	}
 }
 
-// gather moves what was recorded into the blocks of the shards.
-func (w *Writer) gather() {
+// gather moves what was recorded into the blocks of the shards. What is recorded from now on has the given base.
+func (w *Writer) gather(next int64) {
 	w.mu.Lock()
-	taken := w.records
-	w.records = w.spare[:0]
+	taken, base := w.records, w.base
+	w.records, w.base = w.spare[:0], next
 	w.mu.Unlock()
-	for i := range taken {
-		shard := Shard(taken[i].ID)
+	for rest := taken; len(rest) > 0; {
+		shard, end := int(rest[0]), headerSize+binary.LittleEndian.Uint32(rest[1:])
 		e := &w.shards[shard]
-		e.Add(&taken[i])
+		e.add(base, rest[headerSize:end])
+		rest = rest[end:]
 		if len(e.buf) >= blockSize {
 			w.complete(shard)
 		}
 	}
-	clear(taken) // they hold events
 	w.spare = taken
 }
 
 func (w *Writer) complete(shard int) {
-	e := &w.shards[shard]
-	if e.count == 0 {
-		return
+	if e := &w.shards[shard]; e.count > 0 {
+		w.put(Subject(shard), e, e.count)
 	}
-	n := e.count
-	w.put(Subject(shard), e, n)
 }
 
 // put adds a block, with an id that no other block has.
 func (w *Writer) put(subject string, e *Encoder, records int) {
 	w.number++
-	w.blocks = append(w.blocks, Block{Subject: subject, ID: w.id + "/" + strconv.FormatUint(w.number, 36), Data: e.Take(), Records: records})
+	var data []byte
+	data, w.space = e.pack(w.space)
+	w.blocks = append(w.blocks, Block{Subject: subject, ID: w.id + "/" + strconv.FormatUint(w.number, 36), Data: data, Records: records})
 }
 
 // flush stores all there is.
 func (w *Writer) flush() {
+	w.begun = time.Now().UnixMicro()
+	w.gather(w.begun)
 	for shard := range w.shards {
 		w.complete(shard)
 	}

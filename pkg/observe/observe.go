@@ -28,12 +28,14 @@ type Recorder interface {
 
 // Broker is a Broker to a Recorder. The same pointer stands for the same Broker for as long as it is served.
 type Broker struct {
-	// Namespace, Name and UID are the object's.
-	Namespace, Name, UID string
+	// Namespace, Name and UID are the object's; Key is namespace/name.
+	Namespace, Name, UID, Key string
 }
 
-// Key is namespace/name.
-func (b *Broker) Key() string { return b.Namespace + "/" + b.Name }
+// NewBroker returns the Broker with the given names.
+func NewBroker(namespace, name, uid string) *Broker {
+	return &Broker{Namespace: namespace, Name: name, UID: uid, Key: namespace + "/" + name}
+}
 
 // Trigger is a Trigger to a Recorder. A changed Trigger may have a new pointer; its UID stays.
 type Trigger struct {

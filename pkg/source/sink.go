@@ -70,7 +70,7 @@ func NewBrokerSink(store Store, to *stream.Names, scope string, limits event.Lim
 
 // Trace has t make a span of each event until it is stored; nil for none. It is called before the first Send.
 func (s *BrokerSink) Trace(t observe.Tracer) {
-	s.tracer, s.broker = t, &observe.Broker{Namespace: s.to.Namespace, Name: s.to.Name, UID: s.to.UID}
+	s.tracer, s.broker = t, observe.NewBroker(s.to.Namespace, s.to.Name, s.to.UID)
 }
 
 // Batch implements [Sink].
