@@ -61,7 +61,7 @@ func scenarios() []scenario {
 		{"idle", "memory of broker-filter with 1,000 Triggers", (*bench).idle},
 		{"dev", "start and memory of millrace dev", (*bench).dev},
 		{"durable", "three NATS servers, with and without sync_interval: always", (*bench).durable},
-		{"journal", "end to end with a journal, against the same without one", (*bench).journal},
+		{"journal", "end to end with a journal, and with metrics beside it, against the same without", (*bench).journal},
 		{"archive", "end to end with an archive, against the same without one", (*bench).archive},
 		{"replicas", "two ingresses and two filters of one Broker, against one of each", (*bench).replicas},
 		{"soak", "memory at 2,000 events a second for ten minutes (in full mode, or for as long as -soak says)", (*bench).soak},

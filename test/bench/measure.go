@@ -36,6 +36,8 @@ type target struct {
 	rate    int
 	// settle, if set, checks after each slice that so many events arrived.
 	settle func(ctx context.Context, events int64) error
+	// behind is how long after the last event there may be work left for the events of a slice, which counts as theirs.
+	behind time.Duration
 	sink   *sink.Sink
 
 	slices []slice
@@ -146,6 +148,7 @@ func (b *bench) slice(ctx context.Context, t *target, d time.Duration, profile b
 	if err := t.book.Await(drainPatience); err != nil {
 		return slice{}, err
 	}
+	time.Sleep(t.behind)
 	s := slice{events: int64(t.book.Sent() - sent), latency: result.Latency, cpu: map[string]float64{}}
 	after, err := t.rig.CPU()
 	if err != nil {
