@@ -40,7 +40,8 @@ type target struct {
 	behind time.Duration
 	sink   *sink.Sink
 
-	slices []slice
+	slices     []slice
+	cpuToFirst []float64 // processor time an event to that of another target that was loaded at the same time
 }
 
 // slice is what was measured of a target without a break.

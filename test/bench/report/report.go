@@ -125,7 +125,8 @@ func (r *Report) Markdown() string {
 
 const conditions = `- All on the loopback interface of this machine: client, subscribers, baseline, Millrace and nats-server share its cores. NATS stores
   in files. Events carry 1 KiB of JSON over 64 connections of HTTP/1.1. A figure is the median of several slices; what is compared takes
-  turns, and a ratio is the median of those of neighboring slices. Times of the machine vary; ratios vary less.
+  turns, or is loaded at the same time where it says so, and a ratio is the median of those of neighboring slices. Times of the machine vary; ratios
+  vary less, and least those of what is loaded at the same time. "Chance" compares programs that are alike.
 - Processor time is that of all broker processes, NATS included, divided by the events, or by the deliveries where it says so. The
   client's and the subscribers' is not in it.
 - "bare" is a net/http handler in a process of its own that publishes the same message asynchronously to a stream of the same settings and
