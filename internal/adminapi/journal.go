@@ -64,6 +64,8 @@ type EventTrace struct {
 	ID     string `json:"id"`
 	Source string `json:"source"`
 	Type   string `json:"type"`
+	// TraceID is that of the trace that the event was part of when it was matched, by W3C Trace Context; recorded or not.
+	TraceID string `json:"traceID,omitempty"`
 	// Received are the requests that brought it.
 	Received []Reception `json:"received,omitempty"`
 	// Stored is absent as long as no filter has read the event.
@@ -279,7 +281,7 @@ func (t *tracer) add(r *journal.Record) {
 	case journal.Received, journal.Refused:
 		t.Received = append(t.Received, Reception{At: r.Time, From: r.Peer, Refused: r.Reason, until: r.Time.Add(r.Duration)})
 	case journal.Matched:
-		t.match = r
+		t.match, t.TraceID = r, r.Cause
 		t.Stored = &Stored{Sequence: r.Sequence, At: r.Due, Matched: r.Time, Process: r.Peer}
 		if t.catalog != nil {
 			t.Stored.Stream = t.catalog.Names.Events
@@ -544,6 +546,8 @@ type JournalLine struct {
 	// Reply is what the event was answered with, ReplyTo what it answers.
 	Reply   *Reference `json:"reply,omitempty"`
 	ReplyTo *Reference `json:"replyTo,omitempty"`
+	// TraceID is that of the trace which an event that was matched is part of.
+	TraceID string `json:"traceID,omitempty"`
 	// Triggers are those that an event matched, Trigger is the one that an attempt or a fate is about.
 	Triggers   []string   `json:"triggers,omitempty"`
 	Trigger    string     `json:"trigger,omitempty"`
@@ -579,6 +583,8 @@ func lineOf(r *journal.Record) JournalLine {
 		}
 	case journal.Gap:
 		l.Dropped, l.Process = r.Sequence, r.Peer
+	case journal.Matched:
+		l.Cause, l.TraceID, l.Process = "", r.Cause, r.Peer
 	default:
 		l.Process = r.Peer
 	}

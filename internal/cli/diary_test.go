@@ -31,7 +31,7 @@ func newDiary() diary {
 	var e journal.Encoder
 	for _, r := range []journal.Record{
 		of(journal.Record{Kind: journal.Received, Peer: "127.0.0.1:40000"}),
-		of(journal.Record{Kind: journal.Matched, Sequence: 1, Due: at, Triggers: []string{"default/gifts"}, Attributes: attributes}),
+		of(journal.Record{Kind: journal.Matched, Sequence: 1, Due: at, Cause: "0af7651916cd43dd8448eb211c80319c", Triggers: []string{"default/gifts"}, Attributes: attributes}),
 		of(journal.Record{Kind: journal.Attempted, Trigger: "default/gifts", Attempt: 1, Status: 503, Reason: "status", Cause: "overloaded", Duration: 20 * time.Millisecond}),
 		of(journal.Record{Kind: journal.Settled, Trigger: "default/gifts", Fate: journal.Parked, Sequence: 1}),
 	} {

@@ -184,6 +184,9 @@ func printEventTrace(b *bytes.Buffer, style terminal.Style, e *adminapi.EventTra
 	case e.Fate == "stored":
 		line("Matched", "%s", style.Hint("not yet: it waits for a filter to read it; is one running?"))
 	}
+	if e.TraceID != "" {
+		line("Trace", "%s", safe(e.TraceID))
+	}
 	if e.Missing != nil {
 		line("Missing", "%s", style.Hint(describeMissing(e.Missing, now)))
 	}

@@ -40,7 +40,7 @@ const (
 	// Received says that the ingress stored the event: Peer, and Duration, which is how long that took.
 	Received Kind = iota + 1
 	// Matched says that the filter read the event: Triggers that matched it, Attributes, Sequence, and Due, which is when the
-	// event was stored. Peer is the process that made this record and the next two.
+	// event was stored. Peer is the process that made this record and the next two. Cause is the id of the trace that the event is of, if any.
 	Matched
 	// Attempted says what came of one attempt to deliver the event to Trigger's subscriber or, with DeadLetter, to its dead
 	// letter sink: Attempt, Status, Reason, Cause, Duration, and Fate.

@@ -44,6 +44,7 @@ func (w *Writer) Arrived(a observe.Arrival) {
 func (w *Writer) Matched(m observe.Match) {
 	r := recordOf(Matched, m.Broker, m.Event, m.At)
 	r.Sequence, r.Due, r.Attributes, r.Peer, r.Again = m.Sequence, m.Stored, m.Event.Attributes, w.opts.Name, m.Again
+	r.Cause, _ = observe.TraceID(m.Event)
 	var few [8]string // which need no memory of their own
 	r.Triggers = few[:0]
 	for _, t := range m.Triggers {

@@ -18,6 +18,7 @@ import (
 	trace "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
 
+	"millrace.dev/internal/adminapi"
 	"millrace.dev/test/harness"
 )
 
@@ -85,7 +86,7 @@ spec:
 
 // startTraced runs dev mode with a collector, and subscribers of which the first fails once and then replies. It returns the traceparent
 // headers that these got, by path. more is put behind the manifests.
-func startTraced(t *testing.T, more ...string) (base string, collected *spans, got func(path string) []string) {
+func startTraced(t *testing.T, more ...string) (dev *harness.Dev, collected *spans, got func(path string) []string) {
 	t.Helper()
 	collected = &spans{}
 	server := httptest.NewServer(collected)
@@ -110,8 +111,7 @@ func startTraced(t *testing.T, more ...string) (base string, collected *spans, g
 	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
 	file := filepath.Join(t.TempDir(), "all.yaml")
 	harness.WriteFile(t, file, fmt.Sprintf(traced, subscriber.URL)+strings.Join(more, ""))
-	dev := harness.StartDev(t, t.TempDir(), file)
-	return dev.URL + "/d/b", collected, func(path string) []string {
+	return harness.StartDev(t, t.TempDir(), file), collected, func(path string) []string {
 		mu.Lock()
 		defer mu.Unlock()
 		return append([]string(nil), parents[path]...)
@@ -130,8 +130,8 @@ func postTraced(t *testing.T, url string, headers ...string) {
 
 // TestOneTraceFromProducerToReply follows an event through ingress, store, match, a failed attempt, a second one, and its reply.
 func TestOneTraceFromProducerToReply(t *testing.T) {
-	url, collected, got := startTraced(t)
-	postTraced(t, url, "Traceparent: 00-"+traceID+"-"+producerSpan+"-01", "Tracestate: vendor=1")
+	dev, collected, got := startTraced(t)
+	postTraced(t, dev.URL+"/d/b", "Traceparent: 00-"+traceID+"-"+producerSpan+"-01", "Tracestate: vendor=1")
 	want := map[string]int{
 		"receive d/b": 1, "publish d/b": 2, "match d/b": 2, "deliver d/first": 2, "deliver d/second": 1,
 	}
@@ -175,6 +175,13 @@ func TestOneTraceFromProducerToReply(t *testing.T) {
 	if second := all["deliver d/second"][0]; parent(second) != strings.Split(seen[1], "-")[2] {
 		t.Errorf("the delivery of the reply is below %s, want %s", parent(second), seen[1])
 	}
+	harness.Eventually(t, "the journal tells of the trace", func() error {
+		answer, err := (&adminapi.Client{URL: dev.Admin}).Trace(t.Context(), "1", "", "")
+		if err == nil && (len(answer.Events) != 1 || answer.Events[0].TraceID != traceID) {
+			err = fmt.Errorf("%+v", answer)
+		}
+		return err
+	})
 	collected.mu.Lock()
 	defer collected.mu.Unlock()
 	for _, s := range collected.all {
@@ -186,8 +193,8 @@ func TestOneTraceFromProducerToReply(t *testing.T) {
 
 // TestTheTracingExtensionIsFollowedAndKept has a producer that knows the extension of CloudEvents alone.
 func TestTheTracingExtensionIsFollowedAndKept(t *testing.T) {
-	url, collected, _ := startTraced(t)
-	postTraced(t, url, "Ce-Traceparent: 00-"+traceID+"-"+producerSpan+"-01")
+	dev, collected, _ := startTraced(t)
+	postTraced(t, dev.URL+"/d/b", "Ce-Traceparent: 00-"+traceID+"-"+producerSpan+"-01")
 	harness.Eventually(t, "the trace goes on", func() error {
 		if n := len(collected.of(traceID)["deliver d/first"]); n < 1 {
 			return fmt.Errorf("%d spans", n)
@@ -260,10 +267,10 @@ spec:
 func TestUnsampledTracesStaySo(t *testing.T) {
 	t.Setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
 	t.Setenv("OTEL_TRACES_SAMPLER_ARG", "0")
-	url, collected, got := startTraced(t)
+	dev, collected, got := startTraced(t)
 	header := "00-" + traceID + "-" + producerSpan + "-00"
-	postTraced(t, url, "Traceparent: "+header)
-	postTraced(t, url)
+	postTraced(t, dev.URL+"/d/b", "Traceparent: "+header)
+	postTraced(t, dev.URL+"/d/b")
 	harness.Eventually(t, "both are delivered", func() error {
 		if n := len(got("/first")); n < 3 {
 			return fmt.Errorf("%d attempts", n)
