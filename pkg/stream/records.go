@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -96,25 +97,22 @@ func (c *Conn) ListReplays(ctx context.Context) ([]Record, error) {
 	if !c.Connected() {
 		return nil, errNotConnected()
 	}
-	kv, err := c.js.KeyValue(ctx, replayBucket)
-	if errors.Is(err, jetstream.ErrBucketNotFound) {
+	// The client lists keys by reading the bucket, which passes over one that is changed meanwhile; the server knows them all at a time.
+	const prefix = "$KV." + replayBucket + "."
+	subjects, err := c.SubjectCounts(ctx, "KV_"+replayBucket, prefix)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("open the bucket of replays: %w: %w", ErrUnavailable, err)
-	}
-	keys, err := kv.ListKeys(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list replays: %w: %w", ErrUnavailable, err)
 	}
 	var all []Record
-	for key := range keys.Keys() {
-		r, err := c.GetReplay(ctx, key)
+	for subject := range subjects {
+		r, err := c.GetReplay(ctx, strings.TrimPrefix(subject, prefix))
 		if errors.Is(err, ErrNoRecord) {
 			continue
 		}
 		if err != nil {
-			_ = keys.Stop()
 			return nil, err
 		}
 		all = append(all, r)
