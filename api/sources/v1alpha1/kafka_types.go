@@ -17,7 +17,7 @@ import (
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:categories=all;knative;sources
 // +kubebuilder:metadata:labels={"app.kubernetes.io/part-of=millrace","duck.knative.dev/source=true","eventing.knative.dev/source=true","knative.dev/crd-install=true"}
-// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.consumerGroup) || !has(self.spec.consumerGroup) || self.spec.consumerGroup == oldSelf.status.consumerGroup",message="spec.consumerGroup cannot be changed, and the source has one: see status.consumerGroup, or delete the KafkaSource and create it anew"
+// +kubebuilder:validation:XValidation:rule="has(oldSelf.spec.consumerGroup) || !has(oldSelf.status) || !has(oldSelf.status.consumerGroup) || !has(self.spec.consumerGroup) || self.spec.consumerGroup == oldSelf.status.consumerGroup",message="spec.consumerGroup cannot be changed, and the source has one: see status.consumerGroup, or delete the KafkaSource and create it anew"
 // +kubebuilder:printcolumn:name="Topics",type=string,JSONPath=".spec.topics"
 // +kubebuilder:printcolumn:name="BootstrapServers",type=string,JSONPath=".spec.bootstrapServers"
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=".status.conditions[?(@.type=='Ready')].status"

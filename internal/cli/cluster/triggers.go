@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
 
 	eventingv1 "millrace.dev/api/eventing/v1"
 )
@@ -47,7 +48,9 @@ func (e *NoTriggerError) Error() string {
 
 // Triggers returns the cluster's. It asks the cluster nothing.
 func (c *Cluster) Triggers() (*Triggers, error) {
-	client, err := dynamic.NewForConfig(c.config)
+	config := rest.CopyConfig(c.config)
+	config.QPS = -1 // few requests, which are not to wait for one another beyond the time that there is
+	client, err := dynamic.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("prepare the client of the cluster: %w", err)
 	}
