@@ -96,7 +96,7 @@ bench: ## Measure against the goals and write docs/benchmarks.md (MODE=quick|ful
 
 .PHONY: bench-micro
 bench-micro: ## Run the benchmarks of the packages (BENCH=regexp BENCHTIME=1s PKG=./pkg/x to narrow)
-	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem $(TESTFLAGS) $(PKG)
+	go test -run '^$$' -timeout 30m -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem $(TESTFLAGS) $(PKG)
 
 .PHONY: bench-compare
 bench-compare: ## Compare the benchmarks of the packages with those of another commit (BASE=main BENCH= BENCHTIME= COUNT=6 PKG=./pkg/...)
